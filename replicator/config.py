@@ -1,0 +1,108 @@
+"""Settings, from the environment only: what a container has. Secrets are masked wherever they might be printed."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from replicator.errors import ConfigurationError
+from replicator.model import KeylessPolicy, SchemaMode
+
+MIB = 1024 * 1024
+
+
+class Settings(BaseSettings):
+    """One field a setting; its name in the environment is the alias, or REPLICATOR_ and the field's name."""
+
+    model_config = SettingsConfigDict(env_prefix="REPLICATOR_", extra="ignore", frozen=True)
+
+    source_database_url: SecretStr = Field(
+        validation_alias="SOURCE_DATABASE_URL",
+        description="the database to move, a direct connection (no pooler)",
+    )
+    target_database_url: SecretStr = Field(
+        validation_alias="TARGET_DATABASE_URL", description="the database to move to"
+    )
+
+    schema_mode: SchemaMode = Field(
+        SchemaMode.COPY,
+        validation_alias="REPLICATOR_SCHEMA",
+        description="copy: make the target's schema from the source's; existing: your migrations made it",
+    )
+    publications: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="names of existing publications, comma-separated; empty: replicator makes its own"
+    )
+    keyless: KeylessPolicy = Field(
+        KeylessPolicy.REFUSE,
+        description="tables whose updates could not be replicated: refuse, full, insert-only or exclude",
+    )
+    on_divergence: Literal["stop"] = Field(
+        "stop", description="stop at a change that does not fit ('count' is not supported yet)"
+    )
+    exclude_schemas: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="schemas to leave out, comma-separated, besides Supabase's managed ones"
+    )
+
+    copy_jobs: int = Field(4, ge=1, le=64, description="connections to each side that copy the snapshot")
+    index_jobs: int = Field(2, ge=1, le=16, description="connections to the target that build indexes")
+    split_bytes: int = Field(1024 * MIB, ge=MIB, description="a table larger than this is copied in parts of this size")
+    buffer_bytes: int = Field(64 * MIB, ge=MIB, description="rows held in memory before they are applied, in bytes")
+    slot_timeout: float = Field(
+        300, gt=0, description="seconds to wait for old transactions of the source when a slot is made"
+    )
+    confirm_delay: float = Field(
+        60,
+        ge=0,
+        description="seconds that the slot is held back, for a failover of the target that loses commits",
+    )
+    status_interval: float = Field(1, gt=0, le=10, description="seconds between heartbeats and lag samples")
+    lease_timeout: float = Field(15, ge=2, description="seconds without a heartbeat after which a worker is replaced")
+    retry_timeout: float = Field(0, ge=0, description="seconds to go on retrying a server that is away; 0: for ever")
+    cutover_timeout: float = Field(60, gt=0, description="seconds after which a fence lifts itself (before the switch)")
+    lock_timeout: float = Field(
+        0.5, gt=0, description="seconds that the fence waits for locks before it lets the app pass"
+    )
+
+    http_host: str = Field("127.0.0.1", description="address of /metrics, /healthz and /readyz")
+    http_port: int = Field(9600, ge=0, le=65535, description="port of /metrics, /healthz and /readyz; 0: off")
+    pushgateway_url: str | None = Field(None, description="where to push metrics; unset: nowhere")
+    push_interval: float = Field(10, gt=0, description="seconds between pushes")
+    log_format: Literal["auto", "json", "console"] = Field("auto", description="auto: console on a terminal, else json")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="how much to log")
+    pg_bin: str | None = Field(None, description="folder of pg_dump; unset: searched for")
+
+    @field_validator("publications", "exclude_schemas", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @property
+    def source(self) -> str:
+        """The source's connection string, secret included."""
+        return self.source_database_url.get_secret_value()
+
+    @property
+    def target(self) -> str:
+        """The target's connection string, secret included."""
+        return self.target_database_url.get_secret_value()
+
+
+def load_settings() -> Settings:
+    """Read the environment. Raises ConfigurationError that names every setting that is missing or wrong, no values."""
+    try:
+        return Settings()  # type: ignore[call-arg]  # the fields come from the environment
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{_environment_name(str(item['loc'][0]))}: {item['msg']}"
+            for item in error.errors(include_input=False, include_url=False)
+        )
+        raise ConfigurationError(problems, hint="Set it in the environment; see `replicator run --help`.") from None
+
+
+def _environment_name(location: str) -> str:
+    field = Settings.model_fields.get(location)
+    if field is None or field.validation_alias is not None:
+        return str(field.validation_alias) if field else location
+    return f"REPLICATOR_{location.upper()}"

@@ -1,0 +1,193 @@
+"""Every error that the service raises: whose side it is on, what to do about it, and whether to try again.
+
+Law 9: an error carries its side, its remedy and its retryability. A message never holds a password or a value of a row.
+"""
+
+from enum import Enum
+from typing import ClassVar
+
+
+class Side(Enum):
+    """Whose fault an error is."""
+
+    SOURCE = "source"
+    TARGET = "target"
+    CONFIGURATION = "configuration"
+    OURS = "replicator"
+
+
+class ReplicatorError(Exception):
+    """The root: one line of message, one line of hint.
+
+    ``side``, ``hint`` and ``retryable`` are defaults of the class; one raise may give a better side or hint.
+    """
+
+    side: Side = Side.OURS
+    hint: str = "This is a defect of replicator: please report it with the log."
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, message: str, *, hint: str | None = None, side: Side | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        if hint is not None:
+            self.hint = hint
+        if side is not None:
+            self.side = side
+
+    def __str__(self) -> str:
+        return f"{self.side.value}: {self.message}"
+
+
+# --- configuration ---------------------------------------------------------------------------------------------------
+
+
+class ConfigurationError(ReplicatorError):
+    """A setting is missing or wrong, or the settings contradict each other. Exit code 2."""
+
+    side = Side.CONFIGURATION
+    hint = "Correct the setting and start again."
+
+
+# --- reaching a server -----------------------------------------------------------------------------------------------
+
+
+class ServerUnavailableError(ReplicatorError):
+    """A server cannot be reached now, or has ended our session: restart, network, failover."""
+
+    retryable = True
+    hint = "replicator tries again by itself; check that the server runs and can be reached from here."
+
+
+class UnknownHostError(ServerUnavailableError):
+    """The host name does not resolve. Passing only if it has resolved before: a worker's first connect gives up."""
+
+    side = Side.CONFIGURATION
+    hint = "Correct the host in the URL; Supabase's direct host needs IPv6 or the IPv4 add-on."
+
+
+class TransientError(ReplicatorError):
+    """A server refused a statement for a passing reason: deadlock, lock or resource shortage, read-only standby."""
+
+    retryable = True
+    hint = "replicator tries again by itself; if it persists, look at the server's log."
+
+
+class ConnectionRefusedForGoodError(ReplicatorError):
+    """A server answered and said no: password, role, database or access rule. Never retried (law 5)."""
+
+    side = Side.CONFIGURATION
+    hint = "Correct the user name, password or database in the URL, then start again."
+
+
+class TooManyConnectionsError(ReplicatorError):
+    """The server has no connection left for us."""
+
+    retryable = True
+    hint = "Free connections on the server, or lower REPLICATOR_COPY_JOBS."
+
+
+# --- the source ------------------------------------------------------------------------------------------------------
+
+
+class SourceError(ReplicatorError):
+    """The source lacks something that logical replication needs."""
+
+    side = Side.SOURCE
+    hint = "Run `replicator check` for the list of what is missing."
+
+
+class SourceChangedError(SourceError):
+    """The source is not the server, timeline or WAL that the migration began with (design: Source identity)."""
+
+    hint = (
+        "The source failed over or was restored: changes may be missing. "
+        "Run `replicator cleanup`, empty the target, and start the migration again."
+    )
+
+
+class SlotLostError(SourceError):
+    """The replication slot is gone or was invalidated: changes were lost on the source."""
+
+    hint = "Run `replicator cleanup`, empty the target, and start the migration again; see max_slot_wal_keep_size."
+
+
+class SlotBusyError(SourceError):
+    """The slot is in use by another process: wait for it (law 6)."""
+
+    retryable = True
+    hint = "Another worker still streams from the slot; this one takes over when the other has stopped."
+
+
+class SnapshotLostError(SourceError):
+    """The connection that kept the exported snapshot is gone: the round is over and begins again."""
+
+    retryable = True
+    hint = "replicator begins a new round for the tables that were not finished."
+
+
+# --- the target ------------------------------------------------------------------------------------------------------
+
+
+class TargetError(ReplicatorError):
+    """The target lacks something, or refused something."""
+
+    side = Side.TARGET
+    hint = "Run `replicator check` for the list of what is missing."
+
+
+class SchemaMismatchError(TargetError):
+    """A published table or column has no place on the target."""
+
+    hint = "Give the target the missing table or column, then start `replicator run` again."
+
+
+class DivergenceError(TargetError):
+    """A change found no row where there must be one, or a row where there must be none (law 4)."""
+
+    hint = (
+        "Something else wrote to the target. Find and mend the rows of this table on the target, "
+        "then start `replicator run` again: it continues at this change."
+    )
+
+
+class ApplyError(TargetError):
+    """The target refused a change for a reason that is not known to be passing (law 4)."""
+
+    hint = "Remove the reason on the target, then start `replicator run` again: it continues at this change."
+
+
+class FencedError(TargetError):
+    """Another worker has taken over: our epoch or progress is not the recorded one any more (laws 1 and 6)."""
+
+    retryable = True
+    hint = "Another worker runs this migration; this one waits for its turn."
+
+
+class TargetLostCommitsError(TargetError):
+    """Progress on the target is behind what the slot still has: a failover lost commits that were confirmed."""
+
+    hint = "Run `replicator cleanup`, empty the target, and start the migration again."
+
+
+# --- phases ----------------------------------------------------------------------------------------------------------
+
+
+class CopyError(ReplicatorError):
+    """The snapshot copy of a table failed or is not complete."""
+
+    side = Side.TARGET
+    hint = "Remove the reason, then start `replicator run` again: finished tables are kept."
+
+
+class CutoverError(ReplicatorError):
+    """The cutover could not go on; the message says whether writes on the source are open."""
+
+    side = Side.SOURCE
+    hint = "Remove the reason, then run `replicator cutover` again."
+
+
+# --- ours ------------------------------------------------------------------------------------------------------------
+
+
+class ProtocolError(ReplicatorError):
+    """The source sent what the protocol does not allow, or what this version does not know."""

@@ -1,0 +1,210 @@
+"""Connecting to either server: pinned sessions, errors told apart, identifier quoting, the retry policies.
+
+Rows travel as the text that PostgreSQL prints (law 7), so both sides print and read under the same settings. Supabase
+ships ``extra_float_digits = 0``, which would round floats silently, and a ``statement_timeout`` of two minutes.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+import psycopg
+import tenacity
+from psycopg import AsyncConnection, sql
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.rows import TupleRow
+
+from replicator.errors import (
+    ConfigurationError,
+    ConnectionRefusedForGoodError,
+    ReplicatorError,
+    ServerUnavailableError,
+    Side,
+    TooManyConnectionsError,
+    TransientError,
+    UnknownHostError,
+)
+from replicator.model import TableName
+
+Connection = AsyncConnection[TupleRow]
+
+CONNECT_TIMEOUT: Final = 15
+"""Seconds to reach a server; libpq's connect_timeout."""
+
+_RENDERING: Final = {
+    "client_encoding": "UTF8",
+    "DateStyle": "ISO, MDY",
+    "IntervalStyle": "postgres",
+    "TimeZone": "UTC",
+    "extra_float_digits": "3",
+    "bytea_output": "hex",
+    "lc_monetary": "C",
+    "xmloption": "content",
+    "array_nulls": "on",
+    "lock_timeout": "0",
+    "statement_timeout": "0",
+    "row_security": "off",
+}
+_SOURCE_ONLY: Final = {"search_path": "pg_catalog", "idle_in_transaction_session_timeout": "0"}
+_TARGET_ONLY: Final = {"idle_in_transaction_session_timeout": "60s", "synchronous_commit": "on"}
+
+_KEEPALIVES: Final[Mapping[str, Any]] = {
+    "keepalives": 1,
+    "keepalives_idle": 20,
+    "keepalives_interval": 5,
+    "keepalives_count": 4,
+    "tcp_user_timeout": 40_000,
+}
+
+
+def session_settings(side: Side) -> Mapping[str, str]:
+    """The settings of every session on that side, for SET or for asyncpg's ``server_settings``."""
+    return _RENDERING | (_SOURCE_ONLY if side is Side.SOURCE else _TARGET_ONLY)
+
+
+async def connect(
+    dsn: str, side: Side, purpose: str, *, replication: bool = False, autocommit: bool = True
+) -> Connection:
+    """Open a session with the pinned settings; ``purpose`` shows in pg_stat_activity.
+
+    Raises UnknownHostError, ServerUnavailableError, TooManyConnectionsError (all retryable),
+    ConnectionRefusedForGoodError or ConfigurationError.
+    """
+    options: dict[str, Any] = {
+        "application_name": f"replicator {purpose}",
+        "connect_timeout": CONNECT_TIMEOUT,
+    }
+    if replication:
+        options["replication"] = "database"
+    try:
+        connection = await AsyncConnection.connect(dsn, autocommit=True, **_KEEPALIVES, **options)
+    except psycopg.ProgrammingError:
+        # libpq quotes the string that it cannot read, password and all
+        raise ConfigurationError(
+            f"the {side.value}'s URL is not a PostgreSQL connection string",
+            hint="Write it as postgresql://user:password@host:5432/database; percent-encode special characters.",
+        ) from None
+    except psycopg.Error as error:
+        raise connect_error(error, side, dsn) from None
+    try:
+        await connection.execute(_set_statement(side))
+        if autocommit is False:
+            await connection.set_autocommit(False)
+    except psycopg.Error as error:
+        await connection.close()
+        raise translate(error, side, "preparing the session") from None
+    return connection
+
+
+def _set_statement(side: Side) -> sql.Composed:
+    """One statement, without parameters: a replication connection speaks the simple protocol only."""
+    return sql.SQL("; ").join(
+        sql.SQL("SET {} = {}").format(
+            sql.Identifier(name), sql.Literal(value) if name != "search_path" else sql.Identifier(value)
+        )
+        for name, value in session_settings(side).items()
+    )
+
+
+def endpoint(dsn: str) -> str:
+    """Host, port and database of a connection string, for messages: never its user's password."""
+    try:
+        parts = conninfo_to_dict(dsn)
+    except psycopg.ProgrammingError:
+        return "?"
+    return f"{parts.get('host', 'localhost')}:{parts.get('port', 5432)}/{parts.get('dbname', parts.get('user', ''))}"
+
+
+def qualified(name: TableName) -> sql.Identifier:
+    """The quoted, schema-qualified name."""
+    return sql.Identifier(name.schema, name.name)
+
+
+# --- errors told apart -----------------------------------------------------------------------------------------------
+
+_REFUSED = re.compile(
+    r"password authentication failed|SASL|no password supplied|fe_sendauth|no pg_hba\.conf entry|authentication failed"
+    r"|role \".*\" (does not exist|is not permitted)|database \".*\" does not exist|permission denied for database"
+    r"|server does not support SSL|certificate|tenant or user not found|must be superuser or replication role",
+    re.IGNORECASE,
+)
+_TOO_MANY = re.compile(r"too many (clients|connections)|remaining connection slots|max_wal_senders", re.IGNORECASE)
+_NO_HOST = re.compile(r"failed to resolve host|could not translate host name|Name or service not known", re.IGNORECASE)
+
+_RETRYABLE_STATES: Final = ("40001", "40P01", "55P03", "57014", "25006", "25P03", "53")
+_UNAVAILABLE_STATES: Final = ("08", "57P01", "57P02", "57P03", "57P05")
+_PRINTABLE_CLASSES: Final = ("08", "0A", "25", "28", "3D", "3F", "40", "42", "53", "55", "57", "58")
+"""SQLSTATE classes whose primary message names objects, never values of a row."""
+
+
+def connect_error(error: psycopg.Error, side: Side, dsn: str) -> ReplicatorError:
+    """Tell apart why a connection failed; libpq gives no SQLSTATE there, only text."""
+    text = " ".join(str(error).split())
+    where = f"cannot connect to the {side.value} at {endpoint(dsn)}"
+    if _REFUSED.search(text):
+        return ConnectionRefusedForGoodError(f"{where}: {_reason(text)}", side=side)
+    if _TOO_MANY.search(text):
+        return TooManyConnectionsError(f"{where}: {_reason(text)}", side=side)
+    if _NO_HOST.search(text):
+        return UnknownHostError(f"{where}: the host name does not resolve", side=side)
+    return ServerUnavailableError(f"{where}: {_reason(text)}", side=side)
+
+
+def _reason(text: str) -> str:
+    """The last "FATAL: …" or "failed: …" of libpq's message, which lists every address that it tried."""
+    return re.split(r"FATAL: +|failed: ", text)[-1].strip()
+
+
+def describe(error: psycopg.Error) -> str:
+    """Say what the server objected to, without any value of a row: condition, SQLSTATE, and the objects named."""
+    state = error.sqlstate
+    if state is None:
+        return "the connection was lost"
+    named = [
+        f"{kind} {name}"
+        for kind, name in (("constraint", error.diag.constraint_name), ("column", error.diag.column_name))
+        if name
+    ]
+    condition = type(error).__name__
+    if state.startswith(_PRINTABLE_CLASSES) and error.diag.message_primary:
+        condition = error.diag.message_primary
+    return f"{condition} ({', '.join([state, *named])})"
+
+
+def translate(
+    error: psycopg.Error, side: Side, doing: str, otherwise: type[ReplicatorError] | None = None
+) -> ReplicatorError:
+    """Turn a driver's error into ours; ``otherwise`` is the class for what is not known to be passing (law 4)."""
+    state = error.sqlstate
+    message = f"{doing}: {describe(error)}"
+    if state is None and isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
+        return ServerUnavailableError(message, side=side)
+    if state is not None:
+        if state.startswith(_UNAVAILABLE_STATES):
+            return ServerUnavailableError(message, side=side)
+        if state.startswith("28"):
+            return ConnectionRefusedForGoodError(message, side=side)
+        if state == "53300":
+            return TooManyConnectionsError(message, side=side)
+        if state.startswith(_RETRYABLE_STATES):
+            return TransientError(message, side=side)
+    return (otherwise or ReplicatorError)(message, side=side)
+
+
+# --- retries ---------------------------------------------------------------------------------------------------------
+
+
+def is_retryable(error: BaseException) -> bool:
+    """Whether trying again may help; anything unknown is not (law 4)."""
+    return isinstance(error, ReplicatorError) and error.retryable
+
+
+def retry_policy(timeout: float, **options: Any) -> tenacity.AsyncRetrying:  # noqa: ANN401  # tenacity's own options
+    """Backoff with jitter from 0.5 to 30 seconds; ``timeout`` in seconds, 0 for ever. Re-raises the last error."""
+    return tenacity.AsyncRetrying(
+        retry=tenacity.retry_if_exception(is_retryable),
+        wait=tenacity.wait_exponential_jitter(initial=0.5, max=30, jitter=1),
+        stop=tenacity.stop_after_delay(timeout) if timeout else tenacity.stop_never,
+        reraise=True,
+        **options,
+    )
