@@ -35,7 +35,7 @@ class _PgLsn(UserDefinedType[str]):
 
     cache_ok = True
 
-    def get_col_spec(self, **_: Any) -> str:
+    def get_col_spec(self, **_: object) -> str:
         return "pg_lsn"
 
 
