@@ -115,9 +115,10 @@ class Transaction:
     """A committed source transaction, or one piece of it.
 
     A transaction larger than the buffer comes in pieces, in order; all but its last have ``complete`` False and
-    ``end_lsn`` 0, since only the Commit message tells it. ``commit_lsn`` is where the commit record starts (Begin's final_lsn: what a table's snapshot LSN is compared
-    with), ``end_lsn`` where it ends (what progress becomes). ``committed_at`` is PostgreSQL time: microseconds since
-    2000-01-01 UTC, by the source's clock. ``size`` is bytes of rows.
+    ``end_lsn`` 0, since only the Commit message tells it. ``commit_lsn`` is where the commit record starts (Begin's
+    final_lsn: what a table's snapshot LSN is compared with), ``end_lsn`` where it ends (what progress becomes).
+    ``committed_at`` is PostgreSQL time: microseconds since 2000-01-01 UTC, by the source's clock. ``size`` is bytes
+    of rows.
     """
 
     commit_lsn: Lsn
