@@ -3,9 +3,21 @@
 Source: PostgreSQL documentation, "System Catalogs" and "System Views" (pg_publication_tables).
 """
 
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final, LiteralString, NamedTuple, TypeVar
 
+from psycopg.rows import class_row
+
+from replicator.errors import SourceError
 from replicator.model import ReplicaIdentity, TableName
+from replicator.postgres import Connection
+
+_RowT = TypeVar("_RowT")
+
+COLUMN_LISTS_SINCE: Final = 150_000
+"""The server version that brought column lists and row filters to publications."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +35,7 @@ class PublishedTable:
 
     ``parts`` are where its rows lie: itself, or the leaves below a root whose changes travel under the root's name.
     ``columns`` are the published ones that hold a value of their own (generated columns are left out), in attribute
-    order. ``row_filter`` is an SQL condition, or None.
+    order. ``row_filter`` is an SQL condition, or None. ``insert_only``: updates and deletes are not both published.
     """
 
     oid: int
@@ -33,8 +45,186 @@ class PublishedTable:
     row_filter: str | None
     insert_only: bool
     parts: tuple[Part, ...]
+    publishes_truncate: bool = True
 
     @property
     def size(self) -> int:
         """Bytes of the main forks of all its parts."""
         return sum(part.size for part in self.parts)
+
+
+# --- published tables -------------------------------------------------------------------------------------------------
+
+_PUBLICATIONS: Final[LiteralString] = """
+SELECT pubname AS name, pubupdate AS updates, pubdelete AS deletes, pubtruncate AS truncates
+  FROM pg_catalog.pg_publication
+ WHERE pubname = ANY (%s)
+"""
+
+_ENTRIES: Final[LiteralString] = """
+SELECT c.oid, n.nspname AS schema, c.relname AS name, c.relreplident AS identity, p.pubname AS publication,
+       p.attnames AS columns, p.rowfilter AS row_filter
+  FROM pg_catalog.pg_publication_tables p
+  JOIN pg_catalog.pg_namespace n ON n.nspname = p.schemaname
+  JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = p.tablename
+ WHERE p.pubname = ANY (%s)
+ ORDER BY n.nspname, c.relname, p.pubname
+"""
+
+_ENTRIES_14: Final[LiteralString] = """
+SELECT c.oid, n.nspname AS schema, c.relname AS name, c.relreplident AS identity, p.pubname AS publication,
+       NULL::name[] AS columns, NULL::text AS row_filter
+  FROM pg_catalog.pg_publication_tables p
+  JOIN pg_catalog.pg_namespace n ON n.nspname = p.schemaname
+  JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = p.tablename
+ WHERE p.pubname = ANY (%s)
+ ORDER BY n.nspname, c.relname, p.pubname
+"""
+
+_COLUMNS: Final[LiteralString] = """
+SELECT attrelid AS oid, attname AS name
+  FROM pg_catalog.pg_attribute
+ WHERE attrelid = ANY (%s) AND attnum > 0 AND NOT attisdropped AND attgenerated = ''
+ ORDER BY attrelid, attnum
+"""
+
+# a partition that is unlogged or foreign sends nothing, so it is no part
+_PARTS: Final[LiteralString] = """
+SELECT r.oid AS root, c.oid, n.nspname AS schema, c.relname AS name, c.relkind IN ('r', 'f') AS leaf,
+       c.relkind = 'r' AND c.relpersistence = 'p' AS sends,
+       CASE c.relkind WHEN 'r' THEN coalesce(pg_catalog.pg_relation_size(c.oid), 0) ELSE 0 END AS size
+  FROM unnest(%s::oid[]) WITH ORDINALITY r(oid, place)
+ CROSS JOIN LATERAL (SELECT r.oid AS relid UNION SELECT t.relid::oid FROM pg_catalog.pg_partition_tree(r.oid) t) t
+  JOIN pg_catalog.pg_class c ON c.oid = t.relid
+  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+ ORDER BY r.place, n.nspname, c.relname
+"""
+
+
+class Publication(NamedTuple):
+    """What a publication sends besides inserts."""
+
+    name: str
+    updates: bool
+    deletes: bool
+    truncates: bool
+
+
+class Entry(NamedTuple):
+    """A table of one publication, as pg_publication_tables lists it; ``columns`` None: all of them."""
+
+    oid: int
+    schema: str
+    name: str
+    identity: str
+    publication: str
+    columns: list[str] | None
+    row_filter: str | None
+
+
+class Column(NamedTuple):
+    """A column that holds a value of its own."""
+
+    oid: int
+    name: str
+
+
+class Relation(NamedTuple):
+    """A relation of the partition tree below ``root``, the root included; ``sends``: its changes can be published."""
+
+    root: int
+    oid: int
+    schema: str
+    name: str
+    leaf: bool
+    sends: bool
+    size: int
+
+
+async def published_tables(connection: Connection, publications: Sequence[str]) -> list[PublishedTable]:
+    """Every table that a stream of these publications sends, merged as the server merges them, in name order.
+
+    Raises SourceError when a publication does not exist or two of them give one table different column lists.
+    """
+    names = list(publications)
+    known = await _fetch(connection, Publication, _PUBLICATIONS, names)
+    if missing := sorted(set(names) - {publication.name for publication in known}):
+        raise SourceError(
+            f"there is no publication {', '.join(missing)}",
+            hint="Correct REPLICATOR_PUBLICATIONS, or unset it: replicator then makes its own.",
+        )
+    entries = await _fetch(
+        connection,
+        Entry,
+        _ENTRIES if connection.info.server_version >= COLUMN_LISTS_SINCE else _ENTRIES_14,
+        names,
+    )
+    oids = list(dict.fromkeys(entry.oid for entry in entries))
+    columns: dict[int, list[str]] = defaultdict(list)
+    for column in await _fetch(connection, Column, _COLUMNS, oids):
+        columns[column.oid].append(column.name)
+    relations = await _fetch(connection, Relation, _PARTS, oids)
+    return merge_entries({publication.name: publication for publication in known}, entries, columns, relations)
+
+
+async def _fetch(
+    connection: Connection, row: type[_RowT], query: LiteralString, parameter: list[str] | list[int]
+) -> list[_RowT]:
+    cursor = await connection.cursor(row_factory=class_row(row)).execute(query, [parameter])
+    return await cursor.fetchall()
+
+
+def merge_entries(
+    publications: Mapping[str, Publication],
+    entries: Iterable[Entry],
+    columns: Mapping[int, Sequence[str]],
+    relations: Iterable[Relation],
+) -> list[PublishedTable]:
+    """Merge the publications' entries into tables, as the server's output plugin does.
+
+    A change travels under the topmost published root; operations add up over all publications, row filters and column
+    lists only over those that publish that root.
+    """
+    trees: dict[int, list[Relation]] = defaultdict(list)
+    for relation in relations:
+        trees[relation.root].append(relation)
+    own: dict[int, list[Entry]] = defaultdict(list)
+    for entry in entries:
+        own[entry.oid].append(entry)
+    below = {relation.oid for tree in trees.values() for relation in tree if relation.oid != relation.root}
+    return [
+        _published(
+            table,
+            [publications[e.publication] for relation in trees[oid] for e in own.get(relation.oid, [])],
+            columns.get(oid, ()),
+            trees[oid],
+        )
+        for oid, table in own.items()
+        if oid not in below
+    ]
+
+
+def _published(
+    entries: Sequence[Entry], publications: Sequence[Publication], columns: Sequence[str], tree: Sequence[Relation]
+) -> PublishedTable:
+    first = entries[0]
+    table = TableName(first.schema, first.name)
+    listed = {entry.columns and frozenset(entry.columns) for entry in entries}
+    if len(listed) > 1:
+        # the server itself refuses to stream such a table
+        raise SourceError(
+            f"table {table} has different column lists in {', '.join(entry.publication for entry in entries)}",
+            hint="Give the table the same column list in each of REPLICATOR_PUBLICATIONS.",
+        )
+    filters = [entry.row_filter for entry in entries]
+    distinct = dict.fromkeys(text for text in filters if text is not None)
+    return PublishedTable(
+        oid=first.oid,
+        table=table,
+        identity=ReplicaIdentity(first.identity),
+        columns=tuple(name for name in columns if first.columns is None or name in first.columns),
+        row_filter=None if None in filters else " OR ".join(distinct),
+        insert_only=not (any(p.updates for p in publications) and any(p.deletes for p in publications)),
+        parts=tuple(Part(r.oid, TableName(r.schema, r.name), r.size) for r in tree if r.leaf and r.sends),
+        publishes_truncate=any(p.truncates for p in publications),
+    )
