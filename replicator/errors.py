@@ -186,6 +186,15 @@ class CutoverError(ReplicatorError):
     hint = "Remove the reason, then run `replicator cutover` again."
 
 
+# --- the demo --------------------------------------------------------------------------------------------------------
+
+
+class EmbeddedServerError(ReplicatorError):
+    """A PostgreSQL server of the demo or of the tests could not be made, started or stopped."""
+
+    hint = "Look at the message of PostgreSQL; the demo needs a little memory, disk space and the loopback address."
+
+
 # --- ours ------------------------------------------------------------------------------------------------------------
 
 
