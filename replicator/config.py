@@ -65,8 +65,13 @@ class Settings(BaseSettings):
 
     http_host: str = Field("127.0.0.1", description="address of /metrics, /healthz and /readyz")
     http_port: int = Field(9600, ge=0, le=65535, description="port of /metrics, /healthz and /readyz; 0: off")
-    pushgateway_url: str | None = Field(None, description="where to push metrics; unset: nowhere")
+    pushgateway_url: SecretStr | None = Field(
+        None, description="where to push metrics: http://host:port, or host:port; unset: nowhere"
+    )
     push_interval: float = Field(10, gt=0, description="seconds between pushes")
+    instance: str = Field(
+        "replicator", min_length=1, description="name of this migration in pushed metrics; stays the same over restarts"
+    )
     log_format: Literal["auto", "json", "console"] = Field("auto", description="auto: console on a terminal, else json")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="how much to log")
     pg_bin: str | None = Field(None, description="folder of pg_dump; unset: searched for")
@@ -77,6 +82,17 @@ class Settings(BaseSettings):
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
+
+    @field_validator("pushgateway_url", mode="before")
+    @classmethod
+    def _with_scheme(cls, value: object) -> object:
+        """Render's blueprints can only give ``host:port``."""
+        if not isinstance(value, str) or not value:
+            return value or None
+        scheme, separator, _ = value.partition("://")
+        if separator and scheme not in {"http", "https"}:
+            raise ValueError("must begin with http:// or https://, or be host:port")
+        return value if separator else f"http://{value}"
 
     @property
     def source(self) -> str:
