@@ -353,7 +353,12 @@ def advance_parameters(epoch: UUID, old: Lsn, new: Lsn, marker: str | None) -> d
 async def advance(connection: Connection, epoch: UUID, old: Lsn, new: Lsn, marker: str | None = None) -> None:
     """Move progress from ``old`` to ``new``, or raise FencedError: then the caller must roll back."""
     cursor = await connection.execute(ADVANCE, advance_parameters(epoch, old, new, marker))
-    if cursor.rowcount != 1:
+    assert_advanced(cursor.rowcount, old)
+
+
+def assert_advanced(changed: int, old: Lsn) -> None:
+    """Raise FencedError unless ADVANCE changed its one row: then the caller must roll back."""
+    if changed != 1:
         raise FencedError(f"progress is not {format_lsn(old)} of this worker any more")
 
 

@@ -4,7 +4,7 @@ Law 9: an error carries its side, its remedy and its retryability. A message nev
 """
 
 from enum import Enum
-from typing import ClassVar
+from typing import ClassVar, Self
 
 
 class Side(Enum):
@@ -33,6 +33,11 @@ class ReplicatorError(Exception):
             self.hint = hint
         if side is not None:
             self.side = side
+
+    def located(self, where: str) -> Self:
+        """The same error, its message ending with where it happened."""
+        self.message = f"{self.message}, {where}"
+        return self
 
     def __str__(self) -> str:
         return f"{self.side.value}: {self.message}"

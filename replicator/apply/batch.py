@@ -37,6 +37,10 @@ MARKER_PREFIX: Final = "replicator"
 """The prefix of our own logical messages, whose content is a nonce."""
 
 
+NEVER: Final = Lsn(2**64 - 1)
+"""As a rule's ``snapshot_lsn``: no change is ever taken."""
+
+
 @dataclass(frozen=True, slots=True)
 class Rule:
     """How a relation's changes are taken.
@@ -159,7 +163,7 @@ class KeylessChanges:
     def delete(self, change: Delete) -> None:
         """One copy of the image less."""
         if not change.old_is_full:
-            raise ProtocolError(f"a delete from {self.relation.table}, which has no key, came without its old row")
+            raise ProtocolError(f"a deletion in {self.relation.table}, which has no key, came without its old row")
         self._count(change.old, self.removed, self.added)
 
     @staticmethod
@@ -278,6 +282,17 @@ class Batch:
     def changes(self) -> int:
         """Changes of rows that were folded in, before coalescing."""
         return sum(self.operations.values())
+
+
+def relations_of(transaction: Transaction) -> Iterable[Relation]:
+    """The relations that a transaction touches, each once, in the order of their first change."""
+    found: dict[int, Relation] = {}
+    for change in transaction.changes:
+        if isinstance(change, Truncate):
+            found |= {id(relation): relation for relation in change.relations}
+        elif not isinstance(change, LogicalMessage):
+            found[id(change.relation)] = change.relation
+    return found.values()
 
 
 def key_reader(positions: tuple[int, ...]) -> Callable[[Row], Key]:

@@ -1,0 +1,221 @@
+"""The SQL that applies a batch to one table: pure, from what the target's catalog says of the table.
+
+Updates, deletes and moves go through a staging table: one COPY, then one statement a group. Its columns are named by
+position (``c1`` …, the origin key ``o1`` …, the group ``g``), so that no column of the user's can clash with ours, and
+have the base type of a domain, because a domain's constraints must not see the NULLs of what a row does not carry.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from psycopg import sql
+
+from replicator.model import TableName
+
+MAX_COLUMNS: Final = 1600
+"""PostgreSQL's limit of columns in a table (documentation, appendix "PostgreSQL Limits")."""
+
+DELETE_GROUP: Final = 0
+"""The group ``g`` of staged rows that hold only a key to delete; updates and moves have groups from 1 on."""
+
+
+@dataclass(frozen=True, slots=True)
+class TargetColumn:
+    """A published column on the target; ``type`` is its base type as SQL, with a collation if it is not the type's."""
+
+    name: str
+    type: str
+    identity_always: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TargetTable:
+    """A table on the target and the columns that the source publishes, in the order of the source's relation.
+
+    ``key`` is the positions of the key columns, or None. ``partitioned`` tells a root from a table of its own.
+    ``has_other_unique`` says whether a unique or exclusion constraint besides the key may collide inside a batch.
+    """
+
+    name: TableName
+    columns: tuple[TargetColumn, ...]
+    key: tuple[int, ...] | None
+    partitioned: bool
+    has_other_unique: bool
+
+    @property
+    def settable(self) -> tuple[int, ...]:
+        """Positions of the columns that an UPDATE of a row that keeps its key sets."""
+        key = self.key or ()
+        return tuple(i for i in range(len(self.columns)) if i not in key)
+
+    @property
+    def always_replaces(self) -> bool:
+        """Whether an update must delete and insert: UPDATE cannot set a GENERATED ALWAYS identity column."""
+        return any(self.columns[i].identity_always for i in self.settable)
+
+    @property
+    def can_stage(self) -> bool:
+        """Whether the staging table has room for the group and the origin key beside the columns."""
+        return len(self.columns) + len(self.key or ()) + 1 <= MAX_COLUMNS
+
+
+class Statements:
+    """The statements of one table; ``stage`` is the name of its staging table in the session."""
+
+    def __init__(self, table: TargetTable, stage: str) -> None:
+        self.table = table
+        self._stage_name = sql.Identifier(stage)
+        self._stage = sql.Identifier("pg_temp", stage)
+        relation = sql.Identifier(table.name.schema, table.name.name)
+        # an inheritance parent's statements must leave its children alone; a partitioned root has nothing but them
+        self._relation = relation if table.partitioned else sql.SQL("ONLY {}").format(relation)
+        self._insertable = relation
+        self._key = table.key or ()
+
+    # --- staging ------------------------------------------------------------------------------------------------------
+
+    def create_stage(self) -> sql.Composed:
+        """Make the staging table of this session; its rows last until the end of a transaction."""
+        columns = [sql.SQL("{} integer").format(sql.Identifier("g"))]
+        columns += [
+            sql.SQL("{} {}").format(_origin(n), sql.SQL(self._type(position))) for n, position in enumerate(self._key)
+        ]
+        columns += [
+            sql.SQL("{} {}").format(_column(position), sql.SQL(self._type(position)))
+            for position in range(len(self.table.columns))
+        ]
+        return sql.SQL("CREATE TEMPORARY TABLE {} ({}) ON COMMIT DELETE ROWS").format(
+            self._stage_name, sql.SQL(", ").join(columns)
+        )
+
+    def copy_to_stage(self) -> sql.Composed:
+        """COPY whose lines are: group, origin key, every published column."""
+        return sql.SQL("COPY {} FROM STDIN").format(self._stage)
+
+    def copy_keys_to_stage(self) -> sql.Composed:
+        """COPY whose lines are: group, origin key."""
+        columns = [sql.Identifier("g"), *(_origin(n) for n in range(len(self._key)))]
+        return sql.SQL("COPY {} ({}) FROM STDIN").format(self._stage, sql.SQL(", ").join(columns))
+
+    def clear_stage(self) -> sql.Composed:
+        """Empty the staging table within a transaction."""
+        return sql.SQL("TRUNCATE {}").format(self._stage)
+
+    # --- set-based ----------------------------------------------------------------------------------------------------
+
+    def copy_inserts(self) -> sql.Composed:
+        """COPY straight into the table; its lines are rows."""
+        return sql.SQL("COPY {} ({}) FROM STDIN").format(self._insertable, self._names())
+
+    def delete_staged(self, groups: Iterable[int]) -> sql.Composed:
+        """Delete the rows whose origin keys are staged in these groups."""
+        return sql.SQL("DELETE FROM {} t USING {} s WHERE s.g = ANY ({}) AND {}").format(
+            self._relation, self._stage, sql.Literal(list(groups)), self._matches_origin()
+        )
+
+    def update_staged(self, group: int, unchanged: Sequence[int]) -> sql.Composed:
+        """Update the rows of a group, all columns but the key and the ``unchanged``; or count them if none is left."""
+        columns = [i for i in self.table.settable if i not in unchanged]
+        if not columns:
+            return sql.SQL("SELECT 1 FROM {} t, {} s WHERE s.g = {} AND {}").format(
+                self._relation, self._stage, sql.Literal(group), self._matches_origin()
+            )
+        assignments = sql.SQL(", ").join(sql.SQL("{} = s.{}").format(self._name(i), _column(i)) for i in columns)
+        return sql.SQL("UPDATE {} t SET {} FROM {} s WHERE s.g = {} AND {}").format(
+            self._relation, assignments, self._stage, sql.Literal(group), self._matches_origin()
+        )
+
+    def fill_staged(self, group: int, unchanged: Sequence[int]) -> sql.Composed:
+        """Take the values that were not sent from the rows that are about to be deleted."""
+        assignments = sql.SQL(", ").join(sql.SQL("{} = t.{}").format(_column(i), self._name(i)) for i in unchanged)
+        return sql.SQL("UPDATE {} s SET {} FROM {} t WHERE s.g = {} AND {}").format(
+            self._stage, assignments, self._relation, sql.Literal(group), self._matches_origin()
+        )
+
+    def insert_staged(self, groups: Iterable[int]) -> sql.Composed:
+        """Insert the final images that are staged in these groups."""
+        columns = sql.SQL(", ").join(_column(i) for i in range(len(self.table.columns)))
+        return sql.SQL("INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM {} WHERE g = ANY ({})").format(
+            self._insertable, self._names(), columns, self._stage, sql.Literal(list(groups))
+        )
+
+    def delete_staged_images(self) -> sql.Composed:
+        """For a table without a key: delete ``g`` copies of each staged row image.
+
+        Images are compared as the text of the whole row: equality would miss NULLs, find -0 equal to 0, and does not
+        exist for json, xml or point. Identical copies cannot be told apart, so which of them goes does not matter.
+        """
+        return sql.SQL(
+            "DELETE FROM {relation} t USING ("
+            "SELECT t.tableoid, t.ctid, s.g, row_number() OVER (PARTITION BY s.ctid) AS n "
+            "FROM {relation} t JOIN {stage} s ON ROW({names})::text = ROW({columns})::text) d "
+            "WHERE d.n <= d.g AND t.tableoid = d.tableoid AND t.ctid = d.ctid"
+        ).format(
+            relation=self._relation,
+            stage=self._stage,
+            names=sql.SQL(", ").join(sql.SQL("t.{}").format(self._name(i)) for i in range(len(self.table.columns))),
+            columns=sql.SQL(", ").join(sql.SQL("s.{}").format(_column(i)) for i in range(len(self.table.columns))),
+        )
+
+    # --- row by row, for tiny batches ---------------------------------------------------------------------------------
+
+    def insert_row(self) -> sql.Composed:
+        """Parameters: every column."""
+        values = sql.SQL(", ").join(sql.Placeholder() * len(self.table.columns))
+        return sql.SQL("INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE VALUES ({})").format(
+            self._insertable, self._names(), values
+        )
+
+    def update_row(self, unchanged: Sequence[int]) -> sql.Composed:
+        """Parameters: ``updated_positions(unchanged)``, then the key. Needs at least one column to set."""
+        assignments = sql.SQL(", ").join(
+            sql.SQL("{} = %s").format(self._name(i)) for i in self.updated_positions(unchanged)
+        )
+        return sql.SQL("UPDATE {} t SET {} WHERE {}").format(self._relation, assignments, self._matches_parameters())
+
+    def updated_positions(self, unchanged: Sequence[int]) -> list[int]:
+        """The positions of the columns that an update sets."""
+        return [i for i in self.table.settable if i not in unchanged]
+
+    def delete_row(self) -> sql.Composed:
+        """Parameters: the key."""
+        return sql.SQL("DELETE FROM {} t WHERE {}").format(self._relation, self._matches_parameters())
+
+    # --- parts --------------------------------------------------------------------------------------------------------
+
+    def _name(self, position: int) -> sql.Identifier:
+        return sql.Identifier(self.table.columns[position].name)
+
+    def _names(self) -> sql.Composed:
+        return sql.SQL(", ").join(self._name(i) for i in range(len(self.table.columns)))
+
+    def _type(self, position: int) -> str:
+        return self.table.columns[position].type
+
+    def _matches_origin(self) -> sql.Composed:
+        return sql.SQL(" AND ").join(
+            sql.SQL("t.{} = s.{}").format(self._name(position), _origin(n)) for n, position in enumerate(self._key)
+        )
+
+    def _matches_parameters(self) -> sql.Composed:
+        return sql.SQL(" AND ").join(sql.SQL("t.{} = %s").format(self._name(position)) for position in self._key)
+
+
+def truncate(tables: Iterable[TargetTable], *, restart_identity: bool) -> sql.Composed:
+    """TRUNCATE of exactly these tables in one statement, never CASCADE: the source has listed what cascaded."""
+    names = sql.SQL(", ").join(
+        sql.SQL("{}{}").format(
+            sql.SQL("" if table.partitioned else "ONLY "), sql.Identifier(table.name.schema, table.name.name)
+        )
+        for table in tables
+    )
+    return sql.SQL("TRUNCATE {}{}").format(names, sql.SQL(" RESTART IDENTITY" if restart_identity else ""))
+
+
+def _column(position: int) -> sql.Identifier:
+    return sql.Identifier(f"c{position + 1}")
+
+
+def _origin(n: int) -> sql.Identifier:
+    return sql.Identifier(f"o{n + 1}")

@@ -1,0 +1,96 @@
+"""What the target's catalog says of the tables that changes arrive for."""
+
+from typing import Final, LiteralString
+
+from psycopg.rows import dict_row
+
+from replicator.apply.statements import MAX_COLUMNS, TargetColumn, TargetTable
+from replicator.errors import SchemaMismatchError
+from replicator.model import Relation, ReplicaIdentity
+from replicator.postgres import Connection
+
+_TABLE: Final[LiteralString] = """
+SELECT c.oid, c.relkind = 'p' AS partitioned
+  FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+ WHERE n.nspname = %s AND c.relname = %s AND c.relkind IN ('r', 'p')
+"""
+
+_COLUMNS: Final[LiteralString] = """
+WITH RECURSIVE base AS (
+  SELECT a.attnum, a.attname, a.attidentity, a.attgenerated, a.attnotnull, a.attcollation,
+         a.atttypid AS typid, a.atttypmod AS typmod
+    FROM pg_catalog.pg_attribute a WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped
+  UNION ALL
+  SELECT b.attnum, b.attname, b.attidentity, b.attgenerated, b.attnotnull, b.attcollation,
+         t.typbasetype, CASE WHEN t.typtypmod >= 0 THEN t.typtypmod ELSE b.typmod END
+    FROM base b JOIN pg_catalog.pg_type t ON t.oid = b.typid WHERE t.typtype = 'd')
+SELECT b.attnum, b.attname AS name, b.attidentity = 'a' AS identity_always, b.attgenerated <> '' AS generated,
+       pg_catalog.format_type(b.typid, b.typmod)
+         || CASE WHEN b.attcollation <> t.typcollation
+                 THEN ' COLLATE ' || b.attcollation::pg_catalog.regcollation::text ELSE '' END AS type
+  FROM base b JOIN pg_catalog.pg_type t ON t.oid = b.typid WHERE t.typtype <> 'd'
+"""
+
+_UNIQUE: Final[LiteralString] = """
+SELECT i.indkey::smallint[] AS attnums, i.indisprimary AS primary,
+       i.indisunique AND i.indisvalid AND i.indimmediate AND i.indpred IS NULL AND i.indexprs IS NULL
+         AND NOT EXISTS (SELECT FROM pg_catalog.pg_attribute a
+                          WHERE a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey[0:i.indnkeyatts - 1])
+                            AND (NOT a.attnotnull OR a.attgenerated <> '')) AS usable,
+       i.indnkeyatts AS keys
+  FROM pg_catalog.pg_index i
+ WHERE i.indrelid = %s AND (i.indisunique OR i.indisexclusion)
+ ORDER BY i.indisprimary DESC, i.indexrelid
+"""
+
+
+async def read_target_table(connection: Connection, relation: Relation) -> TargetTable:
+    """Find the place of a relation on the target. Raises SchemaMismatchError if it, or a column, has none."""
+    cursor = connection.cursor(row_factory=dict_row)
+    await cursor.execute(_TABLE, relation.table)
+    table = await cursor.fetchone()
+    if table is None:
+        raise SchemaMismatchError(f"table {relation.table} is not on the target")
+    await cursor.execute(_COLUMNS, [table["oid"]])
+    found = {row["name"]: row for row in await cursor.fetchall()}
+    await cursor.execute(_UNIQUE, [table["oid"]])
+    indexes = [(frozenset(row["attnums"][: row["keys"]]), row["usable"]) for row in await cursor.fetchall()]
+    columns = tuple(_column(relation, column.name, found.get(column.name)) for column in relation.columns)
+    attnums = [found[column.name]["attnum"] for column in relation.columns]
+    key = key_positions(
+        relation,
+        [[attnums.index(n) for n in sorted(index)] for index, usable in indexes if usable and index <= set(attnums)],
+    )
+    key_attnums = frozenset(attnums[i] for i in key or ())
+    result = TargetTable(
+        relation.table,
+        columns,
+        key,
+        table["partitioned"],
+        has_other_unique=any(index != key_attnums for index, _ in indexes),
+    )
+    if not result.can_stage:
+        raise SchemaMismatchError(
+            f"table {relation.table} has {len(columns)} columns; with its key that is more than {MAX_COLUMNS - 1}",
+            hint="Exclude the table, or split it: replicator stages changes in a table with a column more.",
+        )
+    return result
+
+
+def _column(relation: Relation, name: str, found: dict[str, object] | None) -> TargetColumn:
+    if found is None or found["generated"]:
+        lacks = "is generated" if found else "does not exist"
+        raise SchemaMismatchError(f"column {name} of {relation.table} {lacks} on the target")
+    return TargetColumn(name, str(found["type"]), bool(found["identity_always"]))
+
+
+def key_positions(relation: Relation, unique: list[list[int]]) -> tuple[int, ...] | None:
+    """The positions of the key among the published columns, or None.
+
+    Under REPLICA IDENTITY FULL every column is flagged, so the first of the ``unique`` keys serves if there is one.
+    """
+    if relation.identity is ReplicaIdentity.NOTHING:
+        return None
+    if relation.identity is ReplicaIdentity.FULL:
+        return tuple(unique[0]) if unique else None
+    return tuple(i for i, column in enumerate(relation.columns) if column.key) or None

@@ -1,0 +1,259 @@
+"""The target's apply session: batches in, one transaction each, with progress and epoch in it (laws 1 and 2)."""
+
+from collections.abc import Iterable
+from typing import Final, Self
+from uuid import UUID
+
+import psycopg
+from psycopg import AsyncCursor, sql
+from psycopg.rows import TupleRow
+
+from replicator import control
+from replicator.apply.batch import NEVER, Batch, KeyedChanges, Rule, TableChanges, unchanged_positions
+from replicator.apply.statements import Statements, truncate
+from replicator.apply.tables import read_target_table
+from replicator.apply.values import parameters, register
+from replicator.apply.writer import TableWriter
+from replicator.errors import ApplyError, ReplicatorError, Side
+from replicator.lsn import INVALID, Lsn, format_lsn
+from replicator.model import Relation, Row, Truncate
+from replicator.postgres import Connection, connect, translate
+
+_TINY: Final = 40
+"""Rows up to which a batch goes as single prepared statements in one round trip."""
+
+
+class UnknownTableError(ReplicatorError):
+    """A change came for a table that has no snapshot yet: it needs a round before the stream can go on."""
+
+    side = Side.SOURCE
+    retryable = True
+    hint = "replicator copies the table, then goes on with the stream."
+
+
+class Target:
+    """Applies batches. One instance a session: after any error it is closed, and the next one reads progress anew."""
+
+    def __init__(
+        self, connection: Connection, epoch: UUID, progress: Lsn, records: dict[int, control.TableRecord]
+    ) -> None:
+        self._connection = connection
+        self._epoch = epoch
+        self._records = records
+        # by identity, which the values keep alive: hashing a relation for every transaction would cost more than it
+        self._prepared: dict[int, Relation] = {}
+        self._rules: dict[Relation, Rule] = {}
+        self._writers: dict[Relation, TableWriter] = {}
+        self._in_transaction = False
+        self.progress = progress
+
+    @classmethod
+    async def open(cls, dsn: str, epoch: UUID) -> Self:
+        """Connect and read progress. The bootstrap must have recorded it."""
+        connection = await connect(dsn, Side.TARGET, "worker apply")
+        try:
+            register(connection)
+            connection.prepared_max = 1000
+            await _enter_replica_mode(connection)
+            progress = await control.read_progress(connection)
+            if progress is None:
+                raise ApplyError("no progress is recorded")
+            tables = await control.read_tables(connection)
+        except BaseException:
+            await connection.close()
+            raise
+        return cls(connection, epoch, progress.lsn, {record.source_oid: record for record in tables.values()})
+
+    async def close(self) -> None:
+        """End the session; what was not committed is rolled back by the server."""
+        await self._connection.close()
+
+    # --- relations ----------------------------------------------------------------------------------------------------
+
+    def rule(self, relation: Relation) -> Rule:
+        """The rule of a relation that was prepared."""
+        return self._rules[relation]
+
+    async def prepare(self, relation: Relation) -> None:
+        """Learn how to take a relation's changes, when it is new or has changed its shape.
+
+        Raises UnknownTableError for a table without a snapshot, SchemaMismatchError if it has no place on the target.
+        """
+        if id(relation) in self._prepared:
+            return
+        if relation not in self._rules:
+            self._rules[relation] = await self._rule(relation)
+        self._prepared[id(relation)] = relation
+
+    async def _rule(self, relation: Relation) -> Rule:
+        record = self._records.get(relation.oid)
+        if record is None:
+            if await self._is_root_of_leaves(relation):
+                return Rule(None, NEVER)
+            raise UnknownTableError(f"table {relation.table} has no snapshot yet")
+        table = await read_target_table(self._connection, relation)
+        # a temporary table lasts as long as its session: a new shape needs a new name
+        stage = f"replicator_stage_{relation.oid}_{len(self._writers)}"
+        self._writers[relation] = TableWriter(self._connection, table, stage)
+        return Rule(table.key, record.snapshot_lsn or INVALID)
+
+    async def _is_root_of_leaves(self, relation: Relation) -> bool:
+        """A TRUNCATE of a partitioned table lists its root beside the leaves, though changes travel by leaf."""
+        cursor = await self._connection.execute(
+            "SELECT c.relkind = 'p' FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n"
+            " ON n.oid = c.relnamespace WHERE n.nspname = %s AND c.relname = %s",
+            relation.table,
+        )
+        row = await cursor.fetchone()
+        return bool(row and row[0])
+
+    # --- transactions -------------------------------------------------------------------------------------------------
+
+    async def apply(self, batch: Batch) -> None:
+        """Apply a whole batch and move progress to its end, in one transaction."""
+        if not self._in_transaction and await self._apply_tiny(batch):
+            return
+        await self.run(batch)
+        await self.commit(batch)
+
+    async def run(self, batch: Batch) -> None:
+        """Apply a batch without committing: a piece of a transaction that is larger than memory."""
+        if not self._in_transaction:
+            await self._execute("BEGIN")
+            self._in_transaction = True
+        for segment in batch.segments:
+            try:
+                if isinstance(segment, Truncate):
+                    await self._truncate(segment)
+                else:
+                    for changes in segment:
+                        await self._writers[changes.relation].write(changes)
+            except ReplicatorError as error:
+                raise error.located(position(batch)) from None
+
+    async def commit(self, batch: Batch) -> None:
+        """Move progress to the batch's end and commit. Raises FencedError if progress is not ours any more (law 1)."""
+        try:
+            await control.advance(self._connection, self._epoch, self.progress, batch.end_lsn, batch.marker)
+            await self._connection.execute("COMMIT")
+        except psycopg.Error as error:
+            raise translate(error, Side.TARGET, "committing a batch", otherwise=ApplyError) from None
+        self._ended(batch.end_lsn)
+
+    async def advance(self, lsn: Lsn) -> None:
+        """Persist an idle advance: everything before ``lsn`` is applied, or was nothing of ours (law 3)."""
+        try:
+            await control.advance(self._connection, self._epoch, self.progress, lsn)
+        except psycopg.Error as error:
+            raise translate(error, Side.TARGET, "recording progress", otherwise=ApplyError) from None
+        self.progress = lsn
+
+    def _ended(self, progress: Lsn) -> None:
+        self._in_transaction = False
+        self.progress = progress
+        for writer in self._writers.values():
+            writer.transaction_ended(committed=True)
+
+    # --- segments -----------------------------------------------------------------------------------------------------
+
+    async def _truncate(self, change: Truncate) -> None:
+        tables = [self._writers[relation].statements.table for relation in change.relations]
+        statement = truncate(tables, restart_identity=change.restart_identity)
+        names = ", ".join(str(table.name) for table in tables)
+        try:
+            await self._connection.execute(statement)
+        except psycopg.Error as error:
+            raise translate(error, Side.TARGET, f"truncate of {names}", otherwise=ApplyError) from None
+
+    async def _apply_tiny(self, batch: Batch) -> bool:
+        """Apply a handful of rows in two round trips. False, with nothing done, where the batch needs staging.
+
+        A refusal is tried again through the staging tables, which tell which table objects and why, and untangle
+        unique values that change hands.
+        """
+        segments = [segment for segment in batch.segments if not isinstance(segment, Truncate)]
+        if len(segments) != len(batch.segments) or len(segments) > 1:
+            return False
+        tables = segments[0] if segments else []
+        if sum(len(changes) for changes in tables) > _TINY:
+            return False
+        rows: list[_RowStatement] = []
+        for changes in tables:
+            statements = self._row_by_row(changes)
+            if statements is None:
+                return False
+            rows += statements
+        try:
+            done = await self._pipeline(batch, rows)
+        except psycopg.IntegrityError:
+            done = False
+        except psycopg.Error as error:
+            raise translate(error, Side.TARGET, "applying a batch", otherwise=ApplyError).located(
+                position(batch)
+            ) from None
+        if done:
+            self._ended(batch.end_lsn)
+        else:
+            await self._execute("ROLLBACK")
+        return done
+
+    def _row_by_row(self, changes: TableChanges) -> "list[_RowStatement] | None":
+        """One statement a row, in an order that frees unique values first; None where the table needs staging."""
+        statements = self._writers[changes.relation].statements
+        if not isinstance(changes, KeyedChanges):
+            return None if changes.removed else _inserts(statements, changes.inserts)
+        if changes.moves or (changes.updates and (statements.table.always_replaces or not statements.table.settable)):
+            return None
+        work: list[_RowStatement] = [(statements.delete_row(), [*parameters(key)]) for key in changes.deletes]
+        for key, row in changes.updates:
+            unchanged = unchanged_positions(row)
+            positions = statements.updated_positions(unchanged)
+            if not positions:
+                return None
+            values = parameters(row)
+            work.append((statements.update_row(unchanged), [*(values[i] for i in positions), *parameters(key)]))
+        return work + _inserts(statements, changes.inserts)
+
+    async def _pipeline(self, batch: Batch, rows: "list[_RowStatement]") -> bool:
+        """Send all at once, then commit only if each statement changed exactly one row."""
+        cursors: list[AsyncCursor[TupleRow]] = []
+        async with self._connection.pipeline():
+            await self._connection.execute("BEGIN")
+            for statement, values in rows:
+                cursors.append(await self._connection.execute(statement, values, prepare=True))
+            advanced = await self._connection.execute(
+                control.ADVANCE,
+                control.advance_parameters(self._epoch, self.progress, batch.end_lsn, batch.marker),
+                prepare=True,
+            )
+        if any(cursor.rowcount != 1 for cursor in cursors):
+            return False
+        control.assert_advanced(advanced.rowcount, self.progress)
+        await self._connection.execute("COMMIT")
+        return True
+
+    async def _execute(self, statement: str) -> None:
+        try:
+            await self._connection.execute(statement.encode())
+        except psycopg.Error as error:
+            raise translate(error, Side.TARGET, statement.lower(), otherwise=ApplyError) from None
+
+
+_RowStatement = tuple[sql.Composed, list[object]]
+
+
+def _inserts(statements: Statements, rows: Iterable[Row]) -> list[_RowStatement]:
+    return [(statements.insert_row(), [*parameters(row)]) for row in rows]
+
+
+def position(batch: Batch) -> str:
+    """Where in the source's WAL a batch lies: its first commit and its end."""
+    return f"in transactions {format_lsn(batch.first_lsn)} to {format_lsn(batch.end_lsn)}"
+
+
+async def _enter_replica_mode(connection: Connection) -> None:
+    """Keep the target's triggers and foreign keys from firing on applied rows, where the role may (a probe tells)."""
+    try:
+        await connection.execute("SET session_replication_role = replica")
+    except psycopg.errors.InsufficientPrivilege:
+        return

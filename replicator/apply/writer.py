@@ -1,0 +1,163 @@
+"""Writing what happened to one table: staged and set-based, every row count checked against the plan (law 4)."""
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Final
+
+import psycopg
+from psycopg import sql
+
+from replicator.apply.batch import KeyedChanges, KeylessChanges, unchanged_positions
+from replicator.apply.statements import DELETE_GROUP, Statements, TargetTable
+from replicator.apply.values import without_unchanged
+from replicator.errors import ApplyError, DivergenceError, ReplicatorError, Side
+from replicator.model import Key, Row
+from replicator.postgres import Connection, translate
+
+_LINES_PER_WRITE: Final = 2000
+"""Lines joined for one write of COPY data: large writes, and the event loop still gets its turn."""
+
+Rows = list[tuple[Key, Row]]
+Groups = dict[int, tuple[tuple[int, ...], Rows]]
+"""Rows by group number; the rows of a group lack the same values."""
+
+
+class TableWriter:
+    """Writes to one table through its staging table, inside the transaction that its caller has opened."""
+
+    def __init__(self, connection: Connection, table: TargetTable, stage: str) -> None:
+        self._connection = connection
+        self._table = table
+        self.statements = Statements(table, stage)
+        self._staged = False
+        self._stage_exists = False
+
+    async def write(self, changes: KeyedChanges | KeylessChanges) -> None:
+        """Apply the changes. Raises DivergenceError, ApplyError or what `translate` makes of a passing error."""
+        if isinstance(changes, KeylessChanges):
+            await self._write_images(changes)
+        elif self._table.has_other_unique and len(changes.rows) > 1:
+            await self._write_or_replace(changes)
+        else:
+            await self._write_rows(changes, replace=False)
+
+    async def _write_or_replace(self, changes: KeyedChanges) -> None:
+        """Statement by statement, a unique value may meet the row that is about to give it up: then replace."""
+        await self._run("begin", sql.SQL("SAVEPOINT replicator_table"))
+        try:
+            await self._write_rows(changes, replace=False)
+        except _CollisionError:
+            await self._run("begin again", sql.SQL("ROLLBACK TO SAVEPOINT replicator_table"))
+            await self._write_rows(changes, replace=True)
+        await self._run("end", sql.SQL("RELEASE SAVEPOINT replicator_table"))
+
+    async def _write_rows(self, changes: KeyedChanges, *, replace: bool) -> None:
+        updates, moves, inserts = changes.updates, changes.moves, changes.inserts
+        if replace or self._table.always_replaces:
+            updates, moves = [], [*moves, *updates]
+        updated = _groups(updates, first=DELETE_GROUP + 1)
+        moved = _groups(moves, first=DELETE_GROUP + 1 + len(updated))
+        await self._stage_keys(changes.deletes)
+        await self._stage_rows(updated | moved)
+        for group, (unchanged, rows) in moved.items():
+            if unchanged:
+                await self._checked("update", len(rows), self.statements.fill_staged(group, unchanged))
+        if going := len(changes.gone) + len(moves):
+            await self._checked("delete", going, self.statements.delete_staged([DELETE_GROUP, *moved]))
+        for group, (unchanged, rows) in updated.items():
+            await self._checked("update", len(rows), self.statements.update_staged(group, unchanged))
+        if moves:
+            await self._checked("update", len(moves), self.statements.insert_staged(moved))
+        if inserts:
+            await self._copy("insert", self.statements.copy_inserts(), inserts, len(inserts))
+
+    async def _write_images(self, changes: KeylessChanges) -> None:
+        if changes.removed:
+            lines = (b"%d\t%s" % (count, image) for image, count in changes.removed.items())
+            await self._prepare_stage()
+            await self._copy("delete", self.statements.copy_to_stage(), lines, len(changes.removed))
+            await self._checked("delete", sum(changes.removed.values()), self.statements.delete_staged_images())
+        if changes.added:
+            await self._copy("insert", self.statements.copy_inserts(), changes.inserts, sum(changes.added.values()))
+
+    # --- staging ------------------------------------------------------------------------------------------------------
+
+    async def _stage_keys(self, keys: list[Key]) -> None:
+        await self._prepare_stage()
+        if keys:
+            lines = (b"%d\t%s" % (DELETE_GROUP, key) for key in keys)
+            await self._copy("delete", self.statements.copy_keys_to_stage(), lines, len(keys))
+
+    async def _stage_rows(self, groups: Groups) -> None:
+        if groups:
+            lines = (
+                b"%d\t%s\t%s" % (group, origin, without_unchanged(row))
+                for group, (_, rows) in groups.items()
+                for origin, row in rows
+            )
+            await self._copy(
+                "update", self.statements.copy_to_stage(), lines, sum(len(rows) for _, rows in groups.values())
+            )
+
+    async def _prepare_stage(self) -> None:
+        if not self._stage_exists:
+            await self._run("prepare", self.statements.create_stage())
+            self._stage_exists = True
+        elif self._staged:
+            await self._run("prepare", self.statements.clear_stage())
+        self._staged = True
+
+    def transaction_ended(self, *, committed: bool) -> None:
+        """Take note that the staging table is empty now, or, after a rollback, may be gone."""
+        self._staged = False
+        self._stage_exists = self._stage_exists and committed
+
+    # --- running ------------------------------------------------------------------------------------------------------
+
+    async def _checked(self, operation: str, planned: int, statement: sql.Composed) -> None:
+        self._expect(operation, planned, await self._run(operation, statement))
+
+    def _expect(self, operation: str, planned: int, done: int) -> None:
+        if done != planned:
+            raise DivergenceError(f"{operation} of {planned} row(s) in {self._table.name} found {done}")
+
+    async def _run(self, operation: str, statement: sql.Composed | sql.SQL) -> int:
+        try:
+            return (await self._connection.execute(statement)).rowcount
+        except psycopg.Error as error:
+            raise self._translated(error, operation) from None
+
+    async def _copy(self, operation: str, statement: sql.Composed, lines: Iterable[bytes], planned: int) -> None:
+        cursor = self._connection.cursor()
+        try:
+            async with cursor.copy(statement) as copy:
+                for chunk in _chunks(lines):
+                    await copy.write(chunk)
+        except psycopg.Error as error:
+            raise self._translated(error, operation) from None
+        self._expect(operation, planned, cursor.rowcount)
+
+    def _translated(self, error: psycopg.Error, operation: str) -> ReplicatorError:
+        doing = f"{operation} in {self._table.name}"
+        if isinstance(error, psycopg.errors.UniqueViolation | psycopg.errors.ExclusionViolation):
+            return _CollisionError(translate(error, Side.TARGET, f"{doing} found a row in its place").message)
+        return translate(error, Side.TARGET, doing, otherwise=ApplyError)
+
+
+class _CollisionError(DivergenceError):
+    """A unique or exclusion constraint objected: either the order of the batch's statements, or a divergence."""
+
+
+def _groups(rows: Rows, first: int) -> Groups:
+    """Number the rows' groups from ``first``: rows that lack the same values share a statement."""
+    by_unchanged: dict[tuple[int, ...], Rows] = {}
+    for origin, row in rows:
+        by_unchanged.setdefault(unchanged_positions(row), []).append((origin, row))
+    return {first + n: item for n, item in enumerate(by_unchanged.items())}
+
+
+def _chunks(lines: Iterable[bytes]) -> Iterator[bytes]:
+    iterator = iter(lines)
+    while chunk := list(islice(iterator, _LINES_PER_WRITE)):
+        chunk.append(b"")
+        yield b"\n".join(chunk)
