@@ -1,20 +1,17 @@
-"""What a server's catalog says about tables: read only, one query a question, no query a table.
+"""What a set of publications sends, merged over them as the server merges it.
 
-Source: PostgreSQL documentation, "System Catalogs" and "System Views" (pg_publication_tables).
+Source: PostgreSQL documentation, "System Views" (pg_publication_tables); the merging is pgoutput's.
 """
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, LiteralString, NamedTuple, TypeVar
+from typing import Final, LiteralString, NamedTuple
 
-from psycopg.rows import class_row
-
+from replicator.catalog.query import fetch
 from replicator.errors import SourceError
 from replicator.model import ReplicaIdentity, TableName
 from replicator.postgres import Connection
-
-_RowT = TypeVar("_RowT")
 
 COLUMN_LISTS_SINCE: Final = 150_000
 """The server version that brought column lists and row filters to publications."""
@@ -52,8 +49,6 @@ class PublishedTable:
         """Bytes of the main forks of all its parts."""
         return sum(part.size for part in self.parts)
 
-
-# --- published tables -------------------------------------------------------------------------------------------------
 
 _PUBLICATIONS: Final[LiteralString] = """
 SELECT pubname AS name, pubupdate AS updates, pubdelete AS deletes, pubtruncate AS truncates
@@ -147,13 +142,13 @@ async def published_tables(connection: Connection, publications: Sequence[str]) 
     Raises SourceError when a publication does not exist or two of them give one table different column lists.
     """
     names = list(publications)
-    known = await _fetch(connection, Publication, _PUBLICATIONS, names)
+    known = await fetch(connection, Publication, _PUBLICATIONS, names)
     if missing := sorted(set(names) - {publication.name for publication in known}):
         raise SourceError(
             f"there is no publication {', '.join(missing)}",
             hint="Correct REPLICATOR_PUBLICATIONS, or unset it: replicator then makes its own.",
         )
-    entries = await _fetch(
+    entries = await fetch(
         connection,
         Entry,
         _ENTRIES if connection.info.server_version >= COLUMN_LISTS_SINCE else _ENTRIES_14,
@@ -161,17 +156,10 @@ async def published_tables(connection: Connection, publications: Sequence[str]) 
     )
     oids = list(dict.fromkeys(entry.oid for entry in entries))
     columns: dict[int, list[str]] = defaultdict(list)
-    for column in await _fetch(connection, Column, _COLUMNS, oids):
+    for column in await fetch(connection, Column, _COLUMNS, oids):
         columns[column.oid].append(column.name)
-    relations = await _fetch(connection, Relation, _PARTS, oids)
+    relations = await fetch(connection, Relation, _PARTS, oids)
     return merge_entries({publication.name: publication for publication in known}, entries, columns, relations)
-
-
-async def _fetch(
-    connection: Connection, row: type[_RowT], query: LiteralString, parameter: list[str] | list[int]
-) -> list[_RowT]:
-    cursor = await connection.cursor(row_factory=class_row(row)).execute(query, [parameter])
-    return await cursor.fetchall()
 
 
 def merge_entries(
