@@ -1,0 +1,38 @@
+"""When a worker is ready: it works, its lease is alive, and it is connected to both sides."""
+
+import pytest
+
+from monitoring.health import Health
+from replicator.model import Phase
+
+
+def working(phase: Phase = Phase.STREAMING) -> Health:
+    health = Health(lease_timeout=15, phase=phase, source_connected=True, target_connected=True)
+    health.renew(100.0)
+    return health
+
+
+@pytest.mark.parametrize("phase", [Phase.BOOTSTRAP, Phase.STREAMING, Phase.CUTOVER])
+def test_copying_and_streaming_are_ready(phase: Phase) -> None:
+    assert working(phase).obstacles(114.0) == []
+
+
+def test_after_the_cutover_there_is_nothing_to_be_ready_for() -> None:
+    assert working(Phase.DONE).obstacles(100.0) == ["phase is done"]
+
+
+def test_a_lease_that_is_not_renewed_in_time_is_dead() -> None:
+    assert working().obstacles(115.1) == ["the lease is not renewed"]
+
+
+def test_a_new_worker_names_everything_that_it_lacks() -> None:
+    assert len(Health(lease_timeout=15).obstacles(0.0)) == 4
+
+
+def test_a_worker_that_lost_a_server_still_leads() -> None:
+    """Its metrics go on being pushed, or its lag would seem to stand still."""
+    health = working()
+    health.target_connected = False
+
+    assert health.leading
+    assert health.obstacles(100.0) == ["the target is not connected"]
