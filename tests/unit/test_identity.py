@@ -42,7 +42,7 @@ def test_given_no_usable_identity_the_reason_is_named(
 
 @pytest.mark.parametrize("flaw", ["partial", "expression", "nullable", "generated"])
 def test_given_a_flawed_unique_index_it_cannot_be_the_identity(flaw: str) -> None:
-    flawed = CHOSEN._replace(**{flaw: True})
+    flawed = UniqueIndex(**(CHOSEN._asdict() | {flaw: True}))
 
     assert index_problem(flawed) is not None
     assert usable_index([flawed]) is None
