@@ -1,11 +1,10 @@
 """Databases as the two platforms hand them out: owned by a role that is no superuser."""
 
-from typing import Final
+from contextlib import AbstractContextManager
+from typing import Final, Protocol
 
 from psycopg import Connection, sql
 from psycopg.rows import TupleRow
-
-from replicator.demo.servers import Server
 
 SUPABASE_ROLE: Final = "postgres"
 RENDER_ROLE: Final = "app"
@@ -14,7 +13,19 @@ _SUPABASE_ATTRIBUTES: Final = sql.SQL("NOSUPERUSER CREATEDB CREATEROLE REPLICATI
 _RENDER_ATTRIBUTES: Final = sql.SQL("NOSUPERUSER CREATEDB")
 
 
-def supabase_like(server: Server, database: str) -> str:
+class Administered(Protocol):
+    """A server that we own: an embedded one, or one in a container."""
+
+    password: str
+
+    def administer(self, database: str = ...) -> AbstractContextManager[Connection[TupleRow]]:
+        """A superuser's session in autocommit mode."""
+
+    def dsn(self, user: str, database: str, password: str | None = ...) -> str:
+        """A URL for a role."""
+
+
+def supabase_like(server: Administered, database: str) -> str:
     """Create a database as Supabase does and return its owner's URL. Design, section 7: The two platforms."""
     with server.administer() as connection:
         if _create_role(connection, SUPABASE_ROLE, _SUPABASE_ATTRIBUTES, server.password):
@@ -25,7 +36,7 @@ def supabase_like(server: Server, database: str) -> str:
     return server.dsn(SUPABASE_ROLE, database)
 
 
-def render_like(server: Server, database: str) -> str:
+def render_like(server: Administered, database: str) -> str:
     """Create a database as Render does, its owner nothing but that, and return the owner's URL."""
     with server.administer() as connection:
         _create_role(connection, RENDER_ROLE, _RENDER_ATTRIBUTES, server.password)
