@@ -1,0 +1,248 @@
+"""The replication slot: making it with an exported snapshot, reading it, and whether the stream may resume from it.
+
+Source: PostgreSQL documentation, "Streaming Replication Protocol" (CREATE_REPLICATION_SLOT, IDENTIFY_SYSTEM) and
+"System Views" (pg_replication_slots).
+"""
+
+import re
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final, LiteralString
+
+import psycopg
+from psycopg import sql
+from psycopg.rows import dict_row
+
+from replicator.control import Migration, Progress
+from replicator.errors import (
+    ConfigurationError,
+    ReplicatorError,
+    Side,
+    SlotBusyError,
+    SlotLostError,
+    SourceChangedError,
+    SourceError,
+    TargetLostCommitsError,
+    TransientError,
+)
+from replicator.lsn import Lsn, format_lsn, parse_lsn
+from replicator.postgres import Connection, describe, translate
+
+SYNTAX_ERROR: Final = "42601"
+LOCK_TIMEOUT: Final = "55P03"
+SLOT_ACTIVE: Final = "55006"
+NO_FREE_SLOT: Final = "53400"
+NOT_IN_STATE: Final = "55000"
+DUPLICATE: Final = "42710"
+UNDEFINED: Final = "42704"
+FORBIDDEN: Final = "42501"
+
+_WAL_LEVEL = re.compile(r"wal_level")
+_LOST = re.compile(r"can no longer (get changes from|access) replication slot|was invalidated|has been invalidated")
+_MISSING = re.compile(r"replication slot .* does not exist", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class SourceIdentity:
+    """Which server and database the source is, and where its WAL stands (``wal_lsn``: flushed)."""
+
+    system_identifier: str
+    timeline: int
+    database: str
+    wal_lsn: Lsn
+
+
+@dataclass(frozen=True, slots=True)
+class SlotSnapshot:
+    """What the creation of a slot gives.
+
+    Transactions whose commit LSN is below ``lsn`` are in ``snapshot``, the others are not. The snapshot's id dies with
+    the next command on the connection that made the slot: import it elsewhere first.
+    """
+
+    lsn: Lsn
+    snapshot: str
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A slot, with the source's WAL position and clock at the moment of reading.
+
+    ``safe_bytes`` is WAL that can still be written before the slot is in danger (None: no limit is set);
+    ``retained_bytes`` is WAL that is kept for the slot, up to ``wal_lsn`` (flushed).
+    """
+
+    name: str
+    active_pid: int | None
+    confirmed_flush: Lsn | None
+    restart_lsn: Lsn | None
+    wal_status: str | None
+    safe_bytes: int | None
+    retained_bytes: int
+    wal_lsn: Lsn
+    now: datetime
+
+    @property
+    def lost(self) -> bool:
+        """Whether the server has removed WAL that the slot needed, or invalidated it otherwise."""
+        return self.wal_status == "lost" or self.restart_lsn is None
+
+
+# --- on a replication connection --------------------------------------------------------------------------------------
+
+
+async def identify(connection: Connection) -> SourceIdentity:
+    """Ask a replication connection which server it is.
+
+    Raises ConfigurationError when it is an ordinary one: a pooler drops the replication parameter silently.
+    """
+    try:
+        cursor = await connection.cursor(row_factory=dict_row).execute("IDENTIFY_SYSTEM")
+        row = await cursor.fetchone()
+    except psycopg.Error as error:
+        raise slot_error(error, "identifying the source") from None
+    if row is None or row["dbname"] is None:
+        raise SourceError("the source did not identify itself")
+    return SourceIdentity(row["systemid"], int(row["timeline"]), row["dbname"], parse_lsn(row["xlogpos"]))
+
+
+async def create_slot(
+    replication_connection: Connection, name: str, *, temporary: bool = False, lock_timeout: float
+) -> SlotSnapshot:
+    """Make a pgoutput slot and export its snapshot; waits up to ``lock_timeout`` seconds for each old transaction.
+
+    Raises TransientError when an old transaction does not end in time or the snapshot is too large, SourceError when
+    there is no free slot, the WAL level is too low, the role may not, or the slot exists.
+    """
+    # EXPORT_SNAPSHOT is understood by 14 and still by 18
+    command = sql.SQL("CREATE_REPLICATION_SLOT {} {} LOGICAL pgoutput EXPORT_SNAPSHOT").format(
+        sql.Identifier(name), sql.SQL("TEMPORARY" if temporary else "")
+    )
+    timeout = sql.SQL("SET lock_timeout = {}").format(sql.Literal(max(1, round(lock_timeout * 1000))))
+    try:
+        await replication_connection.execute(timeout)
+        cursor = await replication_connection.cursor(row_factory=dict_row).execute(command)
+        row = await cursor.fetchone()
+    except psycopg.Error as error:
+        raise slot_error(error, f"creating replication slot {name}") from None
+    if row is None or row["snapshot_name"] is None:
+        raise SourceError(f"the source made slot {name} without a snapshot")
+    return SlotSnapshot(parse_lsn(row["consistent_point"]), row["snapshot_name"])
+
+
+def slot_error(error: psycopg.Error, doing: str) -> ReplicatorError:
+    """Turn what a replication command or a slot function answered into ours, with the remedy."""
+    state, text = error.sqlstate or "", error.diag.message_primary or ""
+    message = f"{doing}: {describe(error)}"
+    if state == SYNTAX_ERROR:
+        return ConfigurationError(_POOLER, hint=POOLER_REMEDY)
+    if state == SLOT_ACTIVE:
+        return SlotBusyError(message)
+    if state == LOCK_TIMEOUT:
+        return TransientError(f"{doing}: {_OLD_TRANSACTIONS}", side=Side.SOURCE, hint=OLD_TRANSACTIONS_REMEDY)
+    if (state == NOT_IN_STATE and _LOST.search(text)) or (state == UNDEFINED and _MISSING.search(text)):
+        return SlotLostError(message)
+    hint = WAL_LEVEL_REMEDY if state == NOT_IN_STATE and _WAL_LEVEL.search(text) else _SOURCE_REMEDIES.get(state)
+    return SourceError(message, hint=hint) if hint else translate(error, Side.SOURCE, doing, otherwise=SourceError)
+
+
+_POOLER: Final = "the source does not speak the replication protocol here: this is a connection pooler"
+POOLER_REMEDY: Final = (
+    "Use the direct host and port in SOURCE_DATABASE_URL (Supabase: db.<ref>.supabase.co:5432, not the pooler)."
+)
+_OLD_TRANSACTIONS: Final = "transactions that were running before did not end in time"
+OLD_TRANSACTIONS_REMEDY: Final = (
+    "End long transactions and prepared ones on the source (pg_stat_activity, pg_prepared_xacts)."
+)
+WAL_LEVEL_REMEDY: Final = "Set wal_level = logical on the source and restart it."
+NO_FREE_SLOT_REMEDY: Final = (
+    "Drop a slot that is not used any more (pg_drop_replication_slot), or raise max_replication_slots and restart."
+)
+_SOURCE_REMEDIES: Final = {
+    NO_FREE_SLOT: NO_FREE_SLOT_REMEDY,
+    DUPLICATE: "Another migration uses this slot's name; run `replicator cleanup` for it first.",
+    FORBIDDEN: "Give the role of SOURCE_DATABASE_URL the REPLICATION attribute.",
+}
+
+
+# --- on an ordinary connection ----------------------------------------------------------------------------------------
+
+_READ: Final[LiteralString] = """
+SELECT s.slot_name AS name, s.active_pid, s.confirmed_flush_lsn::text AS confirmed_flush,
+       s.restart_lsn::text AS restart_lsn, s.wal_status, s.safe_wal_size AS safe_bytes,
+       coalesce(w.lsn - s.restart_lsn, 0)::bigint AS retained_bytes, w.lsn::text AS wal_lsn,
+       clock_timestamp() AS now
+  FROM pg_catalog.pg_replication_slots s, (SELECT pg_catalog.pg_current_wal_flush_lsn() AS lsn OFFSET 0) w
+ WHERE s.slot_name = %s
+"""
+
+
+async def read_slot(connection: Connection, name: str) -> Slot | None:
+    """The slot as it is now, or None if there is none of that name. Raises SourceError on a standby."""
+    try:
+        cursor = await connection.cursor(row_factory=dict_row).execute(_READ, [name])
+        row = await cursor.fetchone()
+    except psycopg.Error as error:
+        raise slot_error(error, f"reading replication slot {name}") from None
+    return None if row is None else _slot(row)
+
+
+def _slot(row: dict[str, Any]) -> Slot:
+    positions = {
+        key: None if row[key] is None else parse_lsn(row[key]) for key in ("confirmed_flush", "restart_lsn", "wal_lsn")
+    }
+    return Slot(**(row | positions))
+
+
+async def drop_slot(connection: Connection, name: str) -> None:
+    """Drop the slot if it is there. Raises SlotBusyError while a process streams from it."""
+    try:
+        await connection.execute(
+            "SELECT pg_drop_replication_slot(slot_name) FROM pg_catalog.pg_replication_slots WHERE slot_name = %s",
+            [name],
+        )
+    except psycopg.Error as error:
+        if error.sqlstate != UNDEFINED:  # gone meanwhile: that is what was wanted
+            raise slot_error(error, f"dropping replication slot {name}") from None
+
+
+# --- the verdict (design: Source identity) ----------------------------------------------------------------------------
+
+
+def check_resumable(
+    slot: Slot | None, identity: SourceIdentity, migration: Migration, progress: Progress | None
+) -> None:
+    """Raise unless the stream may go on at ``progress`` without skipping a change.
+
+    Raises SourceChangedError (another server, timeline, database, or WAL behind progress), SlotLostError, or
+    TargetLostCommitsError (the slot is confirmed beyond progress).
+    """
+    _check_identity(identity, migration)
+    if slot is None:
+        raise SlotLostError(f"replication slot {migration.slot} is gone")
+    if slot.lost:
+        raise SlotLostError(f"replication slot {migration.slot} was invalidated: the source removed WAL that it needed")
+    if progress is None:
+        return
+    if progress.lsn > slot.wal_lsn:
+        raise SourceChangedError(
+            f"progress is at {format_lsn(progress.lsn)}, but the source's WAL ends at {format_lsn(slot.wal_lsn)}"
+        )
+    if slot.confirmed_flush is not None and slot.confirmed_flush > progress.lsn:
+        raise TargetLostCommitsError(
+            f"progress is at {format_lsn(progress.lsn)}, "
+            f"but the slot is confirmed up to {format_lsn(slot.confirmed_flush)}: the target lost commits"
+        )
+
+
+def _check_identity(identity: SourceIdentity, migration: Migration) -> None:
+    if identity.system_identifier != migration.system_identifier:
+        raise SourceChangedError("the source is another server than the one that the migration began with")
+    if identity.database != migration.database:
+        raise SourceChangedError(
+            f"the source's database is {identity.database}, but the migration began with {migration.database}"
+        )
+    if identity.timeline != migration.timeline:
+        raise SourceChangedError(
+            f"the source is on timeline {identity.timeline}, but the migration began on {migration.timeline}"
+        )
