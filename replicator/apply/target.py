@@ -44,7 +44,7 @@ class Target:
         self._prepared: dict[int, Relation] = {}
         self._rules: dict[Relation, Rule] = {}
         self._writers: dict[Relation, TableWriter] = {}
-        self._in_transaction = False
+        self.in_transaction = False
         self.progress = progress
 
     @classmethod
@@ -111,16 +111,16 @@ class Target:
 
     async def apply(self, batch: Batch) -> None:
         """Apply a whole batch and move progress to its end, in one transaction."""
-        if not self._in_transaction and await self._apply_tiny(batch):
+        if not self.in_transaction and await self._apply_tiny(batch):
             return
         await self.run(batch)
         await self.commit(batch)
 
     async def run(self, batch: Batch) -> None:
         """Apply a batch without committing: a piece of a transaction that is larger than memory."""
-        if not self._in_transaction:
+        if not self.in_transaction:
             await self._execute("BEGIN")
-            self._in_transaction = True
+            self.in_transaction = True
         for segment in batch.segments:
             try:
                 if isinstance(segment, Truncate):
@@ -149,7 +149,7 @@ class Target:
         self.progress = lsn
 
     def _ended(self, progress: Lsn) -> None:
-        self._in_transaction = False
+        self.in_transaction = False
         self.progress = progress
         for writer in self._writers.values():
             writer.transaction_ended(committed=True)

@@ -194,6 +194,16 @@ def _slot(row: dict[str, Any]) -> Slot:
     return Slot(**(row | positions))
 
 
+async def read_keep_bytes(connection: Connection) -> int | None:
+    """max_slot_wal_keep_size in bytes: WAL that a slot may retain before it is lost; None if that is unlimited."""
+    cursor = await connection.execute(
+        "SELECT setting::bigint FROM pg_catalog.pg_settings WHERE name = 'max_slot_wal_keep_size'"
+    )
+    row = await cursor.fetchone()
+    megabytes = -1 if row is None else int(row[0])
+    return None if megabytes < 0 else megabytes * 1024 * 1024
+
+
 async def drop_slot(connection: Connection, name: str) -> None:
     """Drop the slot if it is there. Raises SlotBusyError while a process streams from it."""
     try:
@@ -211,8 +221,8 @@ async def drop_slot(connection: Connection, name: str) -> None:
 
 def check_resumable(
     slot: Slot | None, identity: SourceIdentity, migration: Migration, progress: Progress | None
-) -> None:
-    """Raise unless the stream may go on at ``progress`` without skipping a change.
+) -> Slot:
+    """Return the slot if the stream may go on at ``progress`` without skipping a change, else raise.
 
     Raises SourceChangedError (another server, timeline, database, or WAL behind progress), SlotLostError, or
     TargetLostCommitsError (the slot is confirmed beyond progress).
@@ -223,7 +233,7 @@ def check_resumable(
     if slot.lost:
         raise SlotLostError(f"replication slot {migration.slot} was invalidated: the source removed WAL that it needed")
     if progress is None:
-        return
+        return slot
     if progress.lsn > slot.wal_lsn:
         raise SourceChangedError(
             f"progress is at {format_lsn(progress.lsn)}, but the source's WAL ends at {format_lsn(slot.wal_lsn)}"
@@ -233,6 +243,7 @@ def check_resumable(
             f"progress is at {format_lsn(progress.lsn)}, "
             f"but the slot is confirmed up to {format_lsn(slot.confirmed_flush)}: the target lost commits"
         )
+    return slot
 
 
 def _check_identity(identity: SourceIdentity, migration: Migration) -> None:
