@@ -46,7 +46,7 @@ _METADATA: Final = sa.MetaData(schema=SCHEMA)
 
 def _one_row_table(name: str, *columns: sa.Column[Any]) -> sa.Table:
     only = sa.Column("only", sa.Boolean, primary_key=True, server_default=sa.true())
-    return sa.Table(name, _METADATA, only, *columns, sa.CheckConstraint("only"))
+    return sa.Table(name, _METADATA, only, *columns, sa.CheckConstraint('"only"'))
 
 
 def _timestamp(name: str, *, default: bool = False) -> sa.Column[Any]:
