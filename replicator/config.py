@@ -94,6 +94,14 @@ class Settings(BaseSettings):
             raise ValueError("must begin with http:// or https://, or be host:port")
         return value if separator else f"http://{value}"
 
+    @classmethod
+    def variable(cls, field_or_alias: str) -> str:
+        """The name in the environment of a field, which pydantic may name by its alias already."""
+        field = cls.model_fields.get(field_or_alias)
+        if field is None:
+            return field_or_alias
+        return str(field.validation_alias or f"REPLICATOR_{field_or_alias.upper()}")
+
     @property
     def source(self) -> str:
         """The source's connection string, secret included."""
@@ -111,14 +119,7 @@ def load_settings() -> Settings:
         return Settings()  # type: ignore[call-arg]  # the fields come from the environment
     except ValidationError as error:
         problems = "; ".join(
-            f"{_environment_name(str(item['loc'][0]))}: {item['msg']}"
+            f"{Settings.variable(str(item['loc'][0]))}: {item['msg']}"
             for item in error.errors(include_input=False, include_url=False)
         )
         raise ConfigurationError(problems, hint="Set it in the environment; see `replicator run --help`.") from None
-
-
-def _environment_name(location: str) -> str:
-    field = Settings.model_fields.get(location)
-    if field is None or field.validation_alias is not None:
-        return str(field.validation_alias) if field else location
-    return f"REPLICATOR_{location.upper()}"

@@ -1,0 +1,97 @@
+"""The flow of changes while the stream is open.
+
+    source WAL → stream → batch → target → progress
+
+"Drain what is there, then commit": while a batch is being applied, the next one accumulates in the stream; when the
+apply returns, all of it goes at once. So an idle source's transaction is applied alone, at once, and a backlog makes
+the batches grow by themselves.
+"""
+
+import asyncio
+import time
+
+from monitoring.metrics import Metrics
+from replicator.apply.batch import Batch, relations_of
+from replicator.apply.target import Target
+from replicator.lsn import Lsn
+from replicator.model import Transaction
+from replicator.pulse import Counters
+from replicator.source.stream import Received, ReplicationStream
+
+
+class Flow:
+    """Moves what the stream receives to the target, and counts it."""
+
+    def __init__(self, stream: ReplicationStream, target: Target, metrics: Metrics, counters: Counters) -> None:
+        self._stream = stream
+        self._target = target
+        self._metrics = metrics
+        self._counters = counters
+        self._batch = Batch(target.rule)
+        self._idle_lsn: Lsn | None = None
+        self._advanced_at = 0.0
+
+    async def run(self, idle_interval: float) -> None:
+        """Apply until an error ends it. Idle advances are persisted once in ``idle_interval`` seconds at most."""
+        self._counters.progress = self._target.progress
+        while True:
+            received = await self._receive(idle_interval)
+            self._counters.received = self._stream.received
+            for transaction in received.transactions:
+                await self._take(transaction)
+            if self._batch.transactions:
+                await self._commit()
+            self._idle_lsn = received.idle_lsn or self._idle_lsn
+            await self._advance(idle_interval)
+            self._counters.progress = self._target.progress
+
+    async def _receive(self, idle_interval: float) -> Received:
+        """Wait for the source, but no longer than an idle advance may wait to be persisted."""
+        due = None if self._idle_lsn is None else max(0.0, self._advanced_at + idle_interval - time.monotonic())
+        try:
+            async with asyncio.timeout(due):
+                return await self._stream.next()
+        except TimeoutError:
+            return Received([], None)
+
+    async def _take(self, transaction: Transaction) -> None:
+        """Fold a transaction into the batch; a piece of a large one goes to the target without a commit."""
+        for relation in relations_of(transaction):
+            await self._target.prepare(relation)
+        if not transaction.complete and self._batch.transactions:
+            await self._commit()
+        self._batch.add(transaction)
+        if not transaction.complete:
+            await self._target.run(self._batch)
+            self._count(self._new_batch())
+
+    async def _commit(self) -> None:
+        began = time.monotonic()
+        await self._target.apply(self._batch)
+        self._metrics.apply_seconds.observe(time.monotonic() - began)
+        batch = self._new_batch()
+        self._metrics.batch_changes.observe(batch.changes)
+        self._count(batch)
+
+    def _new_batch(self) -> Batch:
+        done, self._batch = self._batch, Batch(self._target.rule)
+        return done
+
+    def _count(self, batch: Batch) -> None:
+        self._metrics.applied_transactions.inc(batch.transactions)
+        for operation, count in batch.operations.items():
+            self._metrics.applied_changes.labels(operation=operation).inc(count)
+        self._counters.transactions += batch.transactions
+        self._counters.changes += batch.changes
+
+    async def _advance(self, idle_interval: float) -> None:
+        """Persist an idle advance (law 3), unless one was persisted just now."""
+        if self._idle_lsn is None or self._target.in_transaction:
+            return
+        now = time.monotonic()
+        if self._idle_lsn > self._target.progress:
+            if now - self._advanced_at < idle_interval:
+                return
+            await self._target.advance(self._idle_lsn)
+            self._advanced_at = now
+        self._idle_lsn = None

@@ -1,0 +1,122 @@
+"""The worker's pulse: renews the lease, samples the source, and shows both in metrics, health and control tables."""
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import psycopg
+import structlog
+
+from monitoring.health import Health
+from monitoring.metrics import Metrics
+from replicator import control
+from replicator.errors import ApplyError, SlotLostError, Side
+from replicator.lag import LagTracker
+from replicator.lease import Lease
+from replicator.lsn import INVALID, Lsn, format_lsn
+from replicator.model import Phase
+from replicator.postgres import Connection, translate
+from replicator.source.confirmation import Confirmation
+from replicator.source.slot import Slot, read_slot
+from replicator.source.stream import ReplicationStream
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class Counters:
+    """What the worker has done since it began to stream; ``progress`` is durable, ``received`` may not be applied."""
+
+    progress: Lsn = INVALID
+    received: Lsn = INVALID
+    transactions: int = 0
+    changes: int = 0
+
+
+@dataclass(slots=True)
+class Pulse:
+    """Beats once an interval until it is cancelled. An error of it ends the session, as one of the stream does."""
+
+    lease: Lease
+    source: Connection
+    metrics: Metrics
+    health: Health
+    counters: Counters
+    finished: asyncio.Event
+    lag: LagTracker = field(default_factory=LagTracker)
+    _slot: Slot | None = None
+    _migration: control.Migration | None = None
+    _confirming: tuple[ReplicationStream, Confirmation, int | None] | None = None
+
+    def confirm_to(self, stream: ReplicationStream, confirmation: Confirmation, keep_bytes: int | None) -> None:
+        """From now on, tell the stream with every beat what may be confirmed (law 3)."""
+        self._confirming = (stream, confirmation, keep_bytes)
+
+    def stop_confirming(self) -> None:
+        """The stream is closed."""
+        self._confirming = None
+
+    async def run(self, interval: float) -> None:
+        """Beat every ``interval`` seconds. Sets ``finished`` once the migration is done."""
+        while True:
+            await self._renew()
+            if self._migration is not None and not self.finished.is_set():
+                await self._sample(self._migration.slot)
+            self._confirm()
+            await asyncio.sleep(interval)
+
+    async def _renew(self) -> None:
+        migration = await self.lease.beat(self._statistics())
+        if migration is None and self._migration is not None:
+            raise ApplyError("the migration was cleaned up while the worker ran", hint="Stop this worker.")
+        self.health.renew(time.monotonic())
+        self._migration = migration
+        if migration is None:
+            return
+        self.health.phase = migration.phase
+        self.metrics.set_phase(migration.phase)
+        if migration.phase is Phase.DONE:
+            self.finished.set()
+
+    async def _sample(self, slot_name: str) -> None:
+        """Read the slot and the end of the source's WAL; the lag's clock is the source's."""
+        try:
+            slot = await read_slot(self.source, slot_name)
+        except psycopg.Error as error:
+            raise translate(error, Side.SOURCE, "reading the slot") from None
+        if slot is None:
+            if self._slot is not None:
+                raise SlotLostError(f"replication slot {slot_name} does not exist any more")
+            return
+        self._slot = slot
+        now = slot.now.timestamp()
+        self.lag.sample(now, slot.wal_lsn)
+        self.metrics.set_slot(
+            active=slot.active_pid is not None, retained_bytes=slot.retained_bytes, safe_bytes=slot.safe_bytes
+        )
+        if self.counters.progress != INVALID:
+            self.metrics.set_lag(self._lag_bytes(slot), self.lag.seconds(self.counters.progress, now))
+
+    def _confirm(self) -> None:
+        if self._confirming is None or self.counters.progress == INVALID:
+            return
+        stream, confirmation, keep_bytes = self._confirming
+        now = time.monotonic()
+        confirmation.record(self.counters.progress, now)
+        stream.confirm(confirmation.due(now, keep_bytes))
+
+    def _lag_bytes(self, slot: Slot) -> int:
+        return max(0, slot.wal_lsn - self.counters.progress)
+
+    def _statistics(self) -> dict[str, Any]:
+        slot, counters = self._slot, self.counters
+        known = slot is not None and counters.progress != INVALID
+        return {
+            "lag_bytes": self._lag_bytes(slot) if slot is not None and known else None,
+            "lag_seconds": self.lag.seconds(counters.progress, slot.now.timestamp()) if slot and known else None,
+            "received_lsn": format_lsn(counters.received) if counters.received else None,
+            "source_lsn": format_lsn(slot.wal_lsn) if slot else None,
+            "transactions": counters.transactions,
+            "changes": counters.changes,
+        }

@@ -1,0 +1,133 @@
+"""One session of the worker: from the lease and a connection to whatever ends it.
+
+It goes on from what the control tables say, and any error ends it whole. The next one reads progress anew (law 1), so
+a lost answer, a restart or a failover needs no case of its own.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any
+
+import psycopg
+import structlog
+
+from bootstrap.run import bootstrap
+from monitoring.health import Health
+from monitoring.metrics import Metrics
+from replicator import control
+from replicator.apply.target import Target
+from replicator.config import Settings
+from replicator.control import Migration
+from replicator.errors import ApplyError, ReplicatorError, Side
+from replicator.flow import Flow
+from replicator.lease import Lease
+from replicator.lsn import format_lsn
+from replicator.model import Phase
+from replicator.postgres import Connection, connect, translate
+from replicator.pulse import Counters, Pulse
+from replicator.source.confirmation import Confirmation
+from replicator.source.slot import Slot, check_resumable, identify, read_keep_bytes, read_slot
+from replicator.source.stream import ReplicationStream
+
+log = structlog.get_logger(__name__)
+
+
+class Session:
+    """Bootstraps, then streams, with a beating pulse beside it."""
+
+    def __init__(self, settings: Settings, metrics: Metrics, health: Health, lease: Lease, source: Connection) -> None:
+        self._settings = settings
+        self._metrics = metrics
+        self._lease = lease
+        self._source = source
+        self._counters = Counters()
+        self._finished = asyncio.Event()
+        self._pulse = Pulse(lease, source, metrics, health, self._counters, self._finished)
+        self._streaming_since: float | None = None
+
+    def has_streamed_for(self, seconds: float, now: float) -> bool:
+        """Whether it had streamed for so long at ``now`` (monotonic seconds)."""
+        return self._streaming_since is not None and now - self._streaming_since >= seconds
+
+    async def run(self, *, stream: bool) -> None:
+        """Work until cancelled; with ``stream`` False, until the bootstrap is done. Keeps the error for `status`."""
+        try:
+            await _first_of(self._work(stream=stream), self._pulse.run(self._settings.status_interval))
+        except psycopg.Error as error:
+            raise translate(error, Side.TARGET, "reading the control tables") from None
+        except ReplicatorError as error:
+            with contextlib.suppress(psycopg.Error):
+                await control.record_error(self._lease.connection, _told(error))
+            raise
+
+    async def _work(self, *, stream: bool) -> None:
+        recorded = await control.read_migration(self._lease.connection)
+        if recorded is None or recorded.phase is not Phase.DONE:
+            await bootstrap(self._settings, self._lease.epoch, self._metrics)
+            await control.record_error(self._lease.connection, None)
+            if stream:
+                await self._stream_until_finished()
+        if stream:
+            log.info("the migration is done: idle")
+            await asyncio.Event().wait()
+
+    async def _stream_until_finished(self) -> None:
+        migration = await control.read_migration(self._lease.connection)
+        if migration is None:
+            raise ApplyError("no migration is recorded after the bootstrap")
+        if migration.phase is Phase.BOOTSTRAP:
+            await control.set_phase(self._lease.connection, Phase.STREAMING)
+        async with self._flow(migration) as flow:
+            self._streaming_since = time.monotonic()
+            await _first_of(flow.run(self._settings.status_interval), self._finished.wait())
+
+    @contextlib.asynccontextmanager
+    async def _flow(self, migration: Migration) -> AsyncIterator[Flow]:
+        settings = self._settings
+        target = await Target.open(settings.target, self._lease.epoch)
+        async with contextlib.AsyncExitStack() as stack:
+            stack.push_async_callback(target.close)
+            slot = await self._resumable_slot(migration)
+            stream = await ReplicationStream.open(
+                settings.source,
+                migration.slot,
+                migration.publications,
+                target.progress,
+                buffer_bytes=settings.buffer_bytes // 2,
+                status_interval=settings.status_interval,
+            )
+            stack.push_async_callback(stream.close)
+            confirmation = Confirmation(slot.confirmed_flush or target.progress, settings.confirm_delay)
+            self._pulse.confirm_to(stream, confirmation, await read_keep_bytes(self._source))
+            stack.callback(self._pulse.stop_confirming)
+            log.info("streaming", slot=migration.slot, from_lsn=format_lsn(target.progress))
+            yield Flow(stream, target, self._metrics, self._counters)
+
+    async def _resumable_slot(self, migration: Migration) -> Slot:
+        """Read the slot, and raise unless the stream may go on at the target's progress."""
+        replication = await connect(self._settings.source, Side.SOURCE, "identity", replication=True)
+        try:
+            identity = await identify(replication)
+        finally:
+            await replication.close()
+        progress = await control.read_progress(self._lease.connection)
+        return check_resumable(await read_slot(self._source, migration.slot), identity, migration, progress)
+
+
+def _told(error: ReplicatorError) -> dict[str, Any]:
+    return {"side": error.side.value, "message": error.message, "hint": error.hint, "retryable": error.retryable}
+
+
+async def _first_of(*works: Coroutine[Any, Any, Any]) -> None:
+    """Run all until the first ends, cancel the others, and raise what ended it."""
+    tasks = [asyncio.create_task(work) for work in works]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    for task in done:
+        task.result()
