@@ -10,7 +10,10 @@ _WORKING: Final = (Phase.BOOTSTRAP, Phase.STREAMING, Phase.CUTOVER)
 
 @dataclass(slots=True)
 class Health:
-    """The worker writes it, HTTP and the pusher read it; ``lease_timeout`` is in seconds."""
+    """The worker writes it, HTTP and the pusher read it.
+
+    ``lease_timeout`` is in seconds; ``leading`` is whether the figures of this worker are the migration's.
+    """
 
     lease_timeout: float
     phase: Phase | None = None
@@ -25,7 +28,11 @@ class Health:
         self._renewed_at = now
 
     def step_back(self) -> None:
-        """Note that another worker has the lease. Until the next ``renew`` this one pushes no metrics."""
+        """Note that the lease is not held now. Metrics are still pushed: an outage must show, and the last figures."""
+        self._renewed_at = None
+
+    def wait_for_lease(self) -> None:
+        """Note that another worker has the lease: until the next ``renew`` the figures to push are that one's."""
         self.leading = False
         self._renewed_at = None
 

@@ -93,7 +93,7 @@ def test_a_worker_that_lost_the_source_is_not_ready_and_says_why() -> None:
 def test_a_worker_that_waits_for_the_lease_is_not_ready() -> None:
     """Law 6: one worker at a time."""
     health = healthy()
-    health.step_back()
+    health.wait_for_lease()
 
     assert fetch("/readyz", health).status_code == 503
 

@@ -105,7 +105,7 @@ def test_the_last_figures_are_pushed_when_the_worker_stops(receiver: Receiver) -
 def test_a_worker_that_waits_for_the_lease_does_not_overwrite_the_other_ones_figures(receiver: Receiver) -> None:
     """Law 6: deploys overlap two workers."""
     health = leader()
-    health.step_back()
+    health.wait_for_lease()
 
     async def scenario() -> None:
         async with pushing(settings(receiver.address), Metrics(), health):

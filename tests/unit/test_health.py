@@ -29,10 +29,23 @@ def test_a_new_worker_names_everything_that_it_lacks() -> None:
     assert len(Health(lease_timeout=15).obstacles(0.0)) == 4
 
 
-def test_a_worker_that_lost_a_server_still_leads() -> None:
+def test_a_worker_that_lost_a_server_is_not_ready_and_still_leads() -> None:
     """Its metrics go on being pushed, or its lag would seem to stand still."""
     health = working()
     health.target_connected = False
+    health.step_back()
 
+    assert len(health.obstacles(100.0)) == 2
     assert health.leading
-    assert health.obstacles(100.0) == ["the target is not connected"]
+
+
+def test_a_worker_that_waits_for_another_does_not_lead_until_it_has_the_lease() -> None:
+    """Law 6: one worker at a time."""
+    health = working()
+
+    health.wait_for_lease()
+    assert not health.leading
+
+    health.renew(200.0)
+    assert health.leading
+    assert health.obstacles(200.0) == []
