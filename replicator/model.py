@@ -110,15 +110,14 @@ class LogicalMessage(NamedTuple):
 Change = Insert | Update | Delete | Truncate | LogicalMessage
 
 
-@dataclass(frozen=True, slots=True)
-class Transaction:
+class Transaction(NamedTuple):
     """A committed source transaction, or one piece of it.
 
     A transaction larger than the buffer comes in pieces, in order; all but its last have ``complete`` False and
     ``end_lsn`` 0, since only the Commit message tells it. ``commit_lsn`` is where the commit record starts (Begin's
     final_lsn: what a table's snapshot LSN is compared with), ``end_lsn`` where it ends (what progress becomes).
     ``committed_at`` is PostgreSQL time: microseconds since 2000-01-01 UTC, by the source's clock. ``size`` is bytes
-    of rows.
+    of rows as they lie in memory, Python's overhead included. A named tuple for the same reason as its changes.
     """
 
     commit_lsn: Lsn
