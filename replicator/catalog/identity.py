@@ -76,3 +76,8 @@ def usable_index(indexes: Sequence[UniqueIndex]) -> str | None:
     """An index that REPLICA IDENTITY USING INDEX could name, the primary key first."""
     usable = sorted((index for index in indexes if index_problem(index) is None), key=lambda i: (not i.primary, i.name))
     return usable[0].name if usable else None
+
+
+def has_usable_primary_key(indexes: Sequence[UniqueIndex]) -> bool:
+    """Whether the primary key alone is a usable identity: a future partition gets it, and nothing else of its root."""
+    return any(index.primary and index_problem(index) is None for index in indexes)

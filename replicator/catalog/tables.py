@@ -8,7 +8,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, LiteralString, NamedTuple
 
-from replicator.catalog.identity import UniqueIndex, full_problem, identity_problem, usable_index
+from replicator.catalog.identity import (
+    UniqueIndex,
+    full_problem,
+    has_usable_primary_key,
+    identity_problem,
+    usable_index,
+)
 from replicator.catalog.query import fetch
 from replicator.model import ReplicaIdentity, TableName
 from replicator.postgres import Connection
@@ -83,8 +89,8 @@ class SourceTable:
 
     ``root`` is the oid of the topmost partitioned table, if this is a partition. ``problem`` is why its updates could
     not be replicated, ``full_problem`` why not even under REPLICA IDENTITY FULL. ``identity_index`` is the index that
-    REPLICA IDENTITY USING INDEX has named, ``usable_index`` one that it could name. ``owned``: the role is its owner,
-    or a member. ``size`` is bytes of its main fork.
+    REPLICA IDENTITY USING INDEX has named, ``usable_index`` one that it could name. ``keyed``: its primary key is
+    usable. ``owned``: the role is its owner, or a member. ``size`` is bytes of its main fork.
     """
 
     oid: int
@@ -99,6 +105,7 @@ class SourceTable:
     full_problem: str | None = None
     identity_index: str | None = None
     usable_index: str | None = None
+    keyed: bool = False
 
 
 class _Name(NamedTuple):
@@ -151,4 +158,5 @@ def _source_table(row: _Table, indexes: Sequence[UniqueIndex], server_version: i
         full_problem=full_problem(row.generated, server_version),
         identity_index=next((index.name for index in indexes if index.chosen), None),
         usable_index=usable_index(indexes),
+        keyed=has_usable_primary_key(indexes),
     )
