@@ -448,6 +448,6 @@ async def read_deferred(connection: Connection) -> list[Deferred]:
     return [Deferred(**row) for row in await cursor.fetchall()]
 
 
-async def mark_deferred(connection: Connection, position: int) -> None:
-    """Record a deferred statement as run, in the transaction that ran it."""
-    await _run(connection, _deferred.update().where(_deferred.c.position == position).values(done_at=_NOW))
+async def mark_deferred(connection: Connection, positions: Sequence[int]) -> None:
+    """Record deferred statements as run, in the transaction that ran them."""
+    await _run(connection, _deferred.update().where(_deferred.c.position.in_(positions)).values(done_at=_NOW))
