@@ -1,0 +1,293 @@
+"""The relay: COPY out of the source straight into COPY into the target, on one event loop.
+
+asyncpg, because it hands over large chunks where libpq hands over a row; only here (design: Copying). On the source a
+transaction holds ACCESS SHARE on its tables from before their first chunk until after their last; on the target it
+holds the lease's epoch (law 6), and tables change their state in it together with their rows.
+"""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Self
+from uuid import UUID
+
+import asyncpg
+import psycopg
+from psycopg import sql
+from psycopg.pq import DiagnosticField
+
+from bootstrap.endpoint import connect_arguments
+from bootstrap.jobs import Piece
+from replicator.catalog import Part, PublishedTable
+from replicator.errors import (
+    CopyError,
+    FencedError,
+    ReplicatorError,
+    Side,
+    SnapshotLostError,
+)
+from replicator.model import TableName, TableState
+from replicator.postgres import connect_error, qualified, translate
+
+_QUEUED_CHUNKS: Final = 4
+"""Chunks between the two sides; a chunk is what had arrived, up to some hundred kB."""
+
+_FRESH: Final = """
+SELECT c.oid
+  FROM unnest($1::oid[], $2::text[]) t(oid, name)
+  JOIN pg_catalog.pg_class c ON c.oid = t.oid
+ WHERE pg_catalog.to_regclass(t.name)::oid = c.oid AND pg_catalog.pg_relation_filenode(c.oid) = c.relfilenode
+"""
+"""The tables whose file is the one that the snapshot sees: pg_class is read by the snapshot, the functions are not."""
+
+_HOLD_EPOCH: Final = "SELECT FROM replicator.lease WHERE epoch = $1 FOR SHARE"
+_SET_STATE: Final = """
+WITH held AS MATERIALIZED (SELECT FROM replicator.lease WHERE epoch = $1 FOR SHARE)
+UPDATE replicator.tables t
+   SET state = $2, rows = u.rows, bytes = u.bytes, updated_at = clock_timestamp()
+  FROM held, unnest($3::text[], $4::text[], $5::bigint[], $6::bigint[]) u(schema, name, rows, bytes)
+ WHERE t.schema = u.schema AND t.name = u.name
+"""
+"""What control.py says with psycopg, in asyncpg's words: it commits with the rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """How much was copied: rows, and bytes of COPY text."""
+
+    rows: int = 0
+    bytes: int = 0
+
+    def __add__(self, other: "Copied") -> "Copied":
+        return Copied(self.rows + other.rows, self.bytes + other.bytes)
+
+
+class TablesGoneError(Exception):
+    """A table to be copied does not exist any more under its name. No failure of ours: it goes to another round."""
+
+
+class Relay:
+    """A connection to each side, for one job at a time. After an error it must be closed."""
+
+    def __init__(
+        self,
+        source: asyncpg.Connection[asyncpg.Record],
+        target: asyncpg.Connection[asyncpg.Record],
+        epoch: UUID,
+        count_bytes: Callable[[int], None],
+    ) -> None:
+        self._source = source
+        self._target = target
+        self._epoch = epoch
+        self._count_bytes = count_bytes
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def opened(
+        cls, source: str, target: str, epoch: UUID, *, replica: bool, count_bytes: Callable[[int], None]
+    ) -> AsyncIterator[Self]:
+        """Connect both sides for as long as the block runs.
+
+        ``replica``: the target's role may set session_replication_role. ``count_bytes`` hears of every chunk.
+        Raises what `postgres.connect` does.
+        """
+        role = {"session_replication_role": "replica"} if replica else {}
+        async with _connected(source, Side.SOURCE, {}) as reader, _connected(target, Side.TARGET, role) as writer:
+            yield cls(reader, writer, epoch, count_bytes)
+
+    # --- a transaction on each side -----------------------------------------------------------------------------------
+
+    async def begin_source(self, snapshot: str, parts: Sequence[Part]) -> frozenset[int]:
+        """Lock the parts under the snapshot and return the oids of those that were not emptied or rewritten since.
+
+        Raises TablesGoneError, with the transaction ended, or SnapshotLostError.
+        """
+        begin = sql.SQL("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}")
+        lock = sql.SQL("; LOCK TABLE {} IN ACCESS SHARE MODE").format(
+            sql.SQL(", ").join(sql.SQL("ONLY {}").format(qualified(part.table)) for part in parts)
+        )
+        statement = begin.format(sql.Literal(snapshot)) + (lock if parts else sql.SQL(""))
+        try:
+            await self._source.execute(statement.as_string())
+        except (asyncpg.UndefinedTableError, asyncpg.InvalidSchemaNameError, asyncpg.WrongObjectTypeError):
+            await self._source.execute("ROLLBACK")
+            raise TablesGoneError from None
+        except (
+            asyncpg.InvalidParameterValueError,
+            asyncpg.UndefinedObjectError,
+            asyncpg.ObjectNotInPrerequisiteStateError,
+        ):
+            raise SnapshotLostError("the snapshot of this round is gone") from None
+        except _DRIVER_ERRORS as error:
+            raise _translate(error, Side.SOURCE, "locking tables for the copy") from None
+        return await self._fresh(parts)
+
+    async def _fresh(self, parts: Sequence[Part]) -> frozenset[int]:
+        names = [qualified(part.table).as_string() for part in parts]
+        try:
+            rows = await self._source.fetch(_FRESH, [part.oid for part in parts], names)
+        except _DRIVER_ERRORS as error:
+            raise _translate(error, Side.SOURCE, "checking tables for the copy") from None
+        return frozenset(row["oid"] for row in rows)
+
+    async def begin_target(self) -> None:
+        """Begin the target's transaction, which holds the epoch. Raises FencedError."""
+        try:
+            await self._target.execute("BEGIN")
+            if await self._target.fetchrow(_HOLD_EPOCH, self._epoch) is None:
+                raise FencedError("another worker has taken the lease")
+        except _DRIVER_ERRORS as error:
+            raise _translate(error, Side.TARGET, "beginning a copy") from None
+
+    async def set_states(self, state: TableState, tables: Mapping[TableName, Copied | None]) -> None:
+        """Record a state with what was copied, in the target's transaction or one of its own. Raises FencedError."""
+        columns = (
+            [table.schema for table in tables],
+            [table.name for table in tables],
+            [copied and copied.rows for copied in tables.values()],
+            [copied and copied.bytes for copied in tables.values()],
+        )
+        try:
+            status = await self._target.execute(_SET_STATE, self._epoch, state.value, *columns)
+        except _DRIVER_ERRORS as error:
+            raise _translate(error, Side.TARGET, "recording what was copied") from None
+        if _count(status) != len(tables):
+            raise FencedError("another worker has taken the lease, or has changed the list of tables")
+
+    async def commit(self) -> None:
+        """Make the copy durable on the target, then let go of the source's tables."""
+        try:
+            await self._target.execute("COMMIT")
+        except _DRIVER_ERRORS as error:
+            raise _translate(error, Side.TARGET, "committing a copy") from None
+        await self.end_source()
+
+    async def end_source(self) -> None:
+        """End the source's transaction."""
+        try:
+            await self._source.execute("COMMIT")
+        except _DRIVER_ERRORS as error:
+            raise _translate(error, Side.SOURCE, "ending a copy") from None
+
+    # --- rows ---------------------------------------------------------------------------------------------------------
+
+    async def copy(self, table: PublishedTable, piece: Piece) -> Copied:
+        """Copy one piece within both transactions. Raises CopyError, or a retryable error when a side is away."""
+        chunks: asyncio.Queue[bytes | BaseException | None] = asyncio.Queue(_QUEUED_CHUNKS)
+        reading = asyncio.create_task(self._read(table, piece, chunks))
+        try:
+            status = await self._target.copy_to_table(
+                table.table.name,
+                schema_name=table.table.schema,
+                columns=list(table.columns),
+                source=_until_end(chunks),
+                format="text",
+            )
+        except _DRIVER_ERRORS as error:
+            raise _translate(error, Side.TARGET, f"copying into {table.table}") from None
+        finally:
+            reading.cancel()
+            await asyncio.wait([reading])
+        copied = reading.result()
+        if _count(status) != copied.rows:
+            raise CopyError(
+                f"table {table.table}: the source sent {copied.rows} rows, the target took {_count(status)}"
+            )
+        return copied
+
+    async def _read(
+        self, table: PublishedTable, piece: Piece, chunks: asyncio.Queue[bytes | BaseException | None]
+    ) -> Copied:
+        """Fill the queue. None is put only after the source has said that the copy is complete."""
+        total = 0
+
+        async def hand_over(chunk: bytes) -> None:
+            nonlocal total
+            total += len(chunk)
+            self._count_bytes(len(chunk))
+            await chunks.put(chunk)
+
+        try:
+            status = await self._source.copy_from_query(piece.query(table), output=hand_over, format="text")
+        except _DRIVER_ERRORS as error:
+            await chunks.put(_translate(error, Side.SOURCE, f"copying from {piece.part.table}"))
+            return Copied()
+        await chunks.put(None)
+        return Copied(_count(status), total)
+
+
+async def _until_end(chunks: asyncio.Queue[bytes | BaseException | None]) -> AsyncIterator[bytes]:
+    """What was read, until its end. Raises what ended it early: asyncpg then ends the target's COPY with an error."""
+    while (chunk := await chunks.get()) is not None:
+        if isinstance(chunk, BaseException):
+            raise chunk
+        yield chunk
+
+
+def _count(status: str) -> int:
+    """The number at the end of a command's tag: ``COPY 5``."""
+    return int(status.rpartition(" ")[2])
+
+
+# --- connections ------------------------------------------------------------------------------------------------------
+
+
+class _KeptAlive(asyncpg.Connection[asyncpg.Record]):
+    """A connection that notices when its peer is gone, as libpq's do (postgres.connect)."""
+
+    def __init__(self, protocol: Any, transport: asyncio.Transport, *rest: Any) -> None:  # noqa: ANN401  # asyncpg's own
+        super().__init__(protocol, transport, *rest)
+        peer: socket.socket = transport.get_extra_info("socket")
+        if peer.family in (socket.AF_INET, socket.AF_INET6):
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            for option, value in (("TCP_KEEPIDLE", 20), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 4)):
+                if hasattr(socket, option):
+                    peer.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+
+
+@contextlib.asynccontextmanager
+async def _connected(
+    dsn: str, side: Side, settings: Mapping[str, str]
+) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
+    arguments = connect_arguments(dsn, side, "worker copy", settings)
+    try:
+        connection = await asyncpg.connect(**arguments, connection_class=_KeptAlive, statement_cache_size=10)
+    except _DRIVER_ERRORS as error:
+        raise connect_error(_as_psycopg(error), side, dsn) from None
+    try:
+        yield connection
+    finally:
+        # an open transaction or COPY ends with its connection; a polite close would wait for it
+        connection.terminate()
+
+
+# --- errors -----------------------------------------------------------------------------------------------------------
+
+_DRIVER_ERRORS: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
+"""asyncpg's own classes, and OSError, of which TimeoutError is one."""
+
+
+def _as_psycopg(error: Exception) -> psycopg.Error:
+    """The same error as psycopg would raise it, so that both drivers' errors are told apart in one place."""
+    if not isinstance(error, asyncpg.PostgresError):
+        lost = isinstance(error, OSError) or "closed" in str(error)
+        return (psycopg.OperationalError if lost else psycopg.DatabaseError)(str(error) or "timeout expired")
+    if error.sqlstate.startswith("08"):
+        return psycopg.OperationalError(error.message)
+    fields = {
+        DiagnosticField.SQLSTATE: error.sqlstate,
+        DiagnosticField.MESSAGE_PRIMARY: error.message,
+        DiagnosticField.CONSTRAINT_NAME: error.constraint_name,
+        DiagnosticField.COLUMN_NAME: error.column_name,
+    }
+    try:
+        kind = psycopg.errors.lookup(error.sqlstate)
+    except KeyError:
+        kind = psycopg.DatabaseError
+    return kind(error.message, info={field: text.encode() if text else None for field, text in fields.items()})
+
+
+def _translate(error: Exception, side: Side, doing: str) -> ReplicatorError:
+    return translate(_as_psycopg(error), side, doing, otherwise=CopyError)

@@ -1,0 +1,79 @@
+"""A libpq connection string as the explicit arguments that asyncpg takes, TLS included.
+
+Source: PostgreSQL documentation, "libpq - Parameter Key Words" and "SSL Support". asyncpg would read a URL by rules of
+its own, so both drivers would not always mean the same server.
+"""
+
+import ssl
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from psycopg.conninfo import conninfo_to_dict
+
+from replicator.errors import ConfigurationError, Side
+from replicator.postgres import CONNECT_TIMEOUT, session_settings
+
+_AS_THEY_ARE: Final = {"user": "user", "password": "password", "dbname": "database", "passfile": "passfile"}
+_UNVERIFIED: Final = ("disable", "allow", "prefer")
+_ROOT_CERTIFICATE: Final = "~/.postgresql/root.crt"
+
+
+def connect_arguments(dsn: str, side: Side, purpose: str, settings: Mapping[str, str]) -> dict[str, Any]:
+    """The arguments for one session on that side; ``settings`` go beside the pinned ones.
+
+    Raises ConfigurationError when a certificate file that the connection string names cannot be read.
+    """
+    parts = {name: str(value) for name, value in conninfo_to_dict(dsn).items() if value is not None}
+    arguments: dict[str, Any] = {
+        argument: parts[name] for name, argument in _AS_THEY_ARE.items() if name in parts
+    }  # fmt: skip
+    if host := parts.get("hostaddr") or parts.get("host"):
+        arguments["host"] = host.split(",")
+        arguments["port"] = _ports(parts.get("port", ""), len(arguments["host"]))
+    if "target_session_attrs" in parts:
+        arguments["target_session_attrs"] = parts["target_session_attrs"]
+    server_settings = {**session_settings(side), "application_name": f"replicator {purpose}", **settings}
+    if "options" in parts:
+        server_settings["options"] = parts["options"]
+    return arguments | {
+        "ssl": tls(parts, side),
+        "direct_tls": parts.get("sslnegotiation") == "direct",
+        "server_settings": server_settings,
+        "timeout": CONNECT_TIMEOUT,
+    }
+
+
+def _ports(text: str, hosts: int) -> list[int]:
+    ports = [int(port or 5432) for port in text.split(",")]
+    return ports * hosts if len(ports) == 1 else ports
+
+
+def tls(parts: Mapping[str, str], side: Side) -> ssl.SSLContext | str | bool:
+    """What sslmode means: the modes that verify nothing by their names, the others as a context."""
+    mode = parts.get("sslmode", "prefer")
+    if mode in _UNVERIFIED:
+        return mode if mode != "disable" else False
+    try:
+        return _context(mode, parts)
+    except OSError as error:
+        raise ConfigurationError(
+            f"the {side.value}'s TLS certificate files cannot be read: {error.strerror or 'not a certificate'}",
+            hint="Correct sslrootcert, sslcert and sslkey in the URL.",
+        ) from None
+
+
+def _context(mode: str, parts: Mapping[str, str]) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    root = parts.get("sslrootcert")
+    # with a root certificate, libpq's "require" verifies the chain as "verify-ca" does
+    verify = mode != "require" or root is not None
+    context.check_hostname = mode == "verify-full" or root == "system"
+    context.verify_mode = ssl.CERT_REQUIRED if verify else ssl.CERT_NONE
+    if root == "system":
+        context.load_default_certs()
+    elif verify:
+        context.load_verify_locations(Path(root or _ROOT_CERTIFICATE).expanduser())
+    if "sslcert" in parts:
+        context.load_cert_chain(parts["sslcert"], parts.get("sslkey"), parts.get("sslpassword"))
+    return context
