@@ -117,6 +117,18 @@ _deferred: Final = sa.Table(
     sa.Column("statement", sa.Text, nullable=False),
     _timestamp("done_at"),
 )
+_keys: Final = sa.Table(
+    "keys",
+    _METADATA,
+    sa.Column("position", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("schema", sa.Text, nullable=False),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("table_schema", sa.Text),
+    sa.Column("table_name", sa.Text),
+    sa.Column("statement", sa.Text, nullable=False),
+    _timestamp("done_at"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,8 +196,22 @@ class Deferred:
     done: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class KeyStatement:
+    """A statement that waits for the data: a key, an index. ``table`` is None where it needs several tables' keys."""
+
+    position: int
+    kind: str
+    schema: str
+    name: str
+    table: TableName | None
+    statement: str
+
+
 def _compiled(statement: sa.Executable) -> tuple[str, dict[str, Any]]:
-    compiled = cast("sa.ClauseElement", statement).compile(dialect=_DIALECT)
+    # psycopg takes a list in IN only as one parameter each
+    options = {"render_postcompile": True}
+    compiled = cast("sa.ClauseElement", statement).compile(dialect=_DIALECT, compile_kwargs=options)
     # SQLAlchemy composed it from the tables above: no text from outside is in it
     return compiled.string, dict(compiled.params)
 
@@ -431,6 +457,11 @@ async def forget_steps(connection: Connection, names: Sequence[str]) -> None:
 async def replace_deferred(connection: Connection, statements: Iterable[Deferred]) -> None:
     """Replace the statements that wait for the cutover."""
     await _run(connection, _deferred.delete())
+    await add_deferred(connection, statements)
+
+
+async def add_deferred(connection: Connection, statements: Iterable[Deferred]) -> None:
+    """Add statements that wait for the cutover; their positions must be new."""
     for item in statements:
         await _run(
             connection,
@@ -451,3 +482,48 @@ async def read_deferred(connection: Connection) -> list[Deferred]:
 async def mark_deferred(connection: Connection, positions: Sequence[int]) -> None:
     """Record deferred statements as run, in the transaction that ran them."""
     await _run(connection, _deferred.update().where(_deferred.c.position.in_(positions)).values(done_at=_NOW))
+
+
+# --- keys and indexes, made after the data ----------------------------------------------------------------------------
+
+
+async def add_keys(connection: Connection, statements: Iterable[KeyStatement]) -> None:
+    """Add statements that wait for the data; their positions must be new."""
+    for item in statements:
+        values = {
+            "position": item.position,
+            "kind": item.kind,
+            "schema": item.schema,
+            "name": item.name,
+            "table_schema": item.table and item.table.schema,
+            "table_name": item.table and item.table.name,
+            "statement": item.statement,
+        }
+        await _run(connection, _keys.insert().values(**values))
+
+
+async def read_keys(connection: Connection) -> list[KeyStatement]:
+    """The statements that are not run yet, in their order."""
+    columns = [_keys.c[n] for n in ("position", "kind", "schema", "name", "table_schema", "table_name", "statement")]
+    cursor = await _run(connection, sa.select(*columns).where(_keys.c.done_at.is_(None)).order_by(_keys.c.position))
+    return [_key_statement(row) for row in await cursor.fetchall()]
+
+
+def _key_statement(row: DictRow) -> KeyStatement:
+    schema, name = row.pop("table_schema"), row.pop("table_name")
+    return KeyStatement(table=None if schema is None else TableName(schema, name), **row)
+
+
+async def mark_keys(connection: Connection, positions: Sequence[int]) -> None:
+    """Record statements as run, in the transaction that ran them."""
+    await _run(connection, _keys.update().where(_keys.c.position.in_(positions)).values(done_at=_NOW))
+
+
+async def next_position(connection: Connection) -> int:
+    """A position behind all statements that wait, whether for the data or for the cutover."""
+    last = [
+        sa.select(sa.func.coalesce(sa.func.max(table.c.position), 0)).scalar_subquery() for table in (_keys, _deferred)
+    ]
+    cursor = await _run(connection, sa.select((sa.func.greatest(*last) + 1).label("position")))
+    row = await cursor.fetchone()
+    return int(row["position"]) if row else 1
