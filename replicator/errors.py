@@ -53,6 +53,13 @@ class ConfigurationError(ReplicatorError):
     hint = "Correct the setting and start again."
 
 
+class NotReadyError(ReplicatorError):
+    """The preflight found what blocks the migration; each finding has its own remedy."""
+
+    side = Side.CONFIGURATION
+    hint = "Follow the remedies, then start again; `replicator check` shows them all."
+
+
 # --- reaching a server -----------------------------------------------------------------------------------------------
 
 
@@ -189,6 +196,13 @@ class CutoverError(ReplicatorError):
 
     side = Side.SOURCE
     hint = "Remove the reason, then run `replicator cutover` again."
+
+
+class CommandBusyError(ReplicatorError):
+    """Another cutover, abort or cleanup works on this migration."""
+
+    side = Side.TARGET
+    hint = "Wait for its end, or stop it with Ctrl-C: before its point of no return it then undoes what it did."
 
 
 # --- the demo --------------------------------------------------------------------------------------------------------

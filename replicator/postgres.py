@@ -4,8 +4,9 @@ Rows travel as the text that PostgreSQL prints (law 7), so both sides print and 
 ships ``extra_float_digits = 0``, which would round floats silently, and a ``statement_timeout`` of two minutes.
 """
 
+import contextlib
 import re
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Final
 
 import psycopg
@@ -24,6 +25,7 @@ from replicator.errors import (
     TransientError,
     UnknownHostError,
 )
+from replicator.login import open_connection
 from replicator.model import TableName
 
 Connection = AsyncConnection[TupleRow]
@@ -77,7 +79,7 @@ async def connect(
     if replication:
         options["replication"] = "database"
     try:
-        connection = await AsyncConnection.connect(dsn, autocommit=True, **_KEEPALIVES, **options)
+        connection = await open_connection(dsn, **_KEEPALIVES, **options)
     except psycopg.ProgrammingError:
         # libpq quotes the string that it cannot read, password and all
         raise ConfigurationError(
@@ -94,6 +96,16 @@ async def connect(
         await connection.close()
         raise translate(error, side, "preparing the session") from None
     return connection
+
+
+@contextlib.asynccontextmanager
+async def connected(dsn: str, side: Side, purpose: str) -> AsyncIterator[Connection]:
+    """A session as `connect` opens it, closed at the end of the block."""
+    connection = await connect(dsn, side, purpose)
+    try:
+        yield connection
+    finally:
+        await connection.close()
 
 
 def _set_statement(side: Side) -> sql.Composed:
@@ -125,7 +137,8 @@ def qualified(name: TableName) -> sql.Identifier:
 _REFUSED = re.compile(
     r"password authentication failed|SASL|no password supplied|fe_sendauth|no pg_hba\.conf entry|authentication failed"
     r"|role \".*\" (does not exist|is not permitted)|database \".*\" does not exist|permission denied for database"
-    r"|server does not support SSL|certificate|tenant or user not found|must be superuser or replication role",
+    r"|server does not support SSL|certificate|tenant or user not found|must be superuser or replication role"
+    r"|permission denied to start WAL sender",
     re.IGNORECASE,
 )
 _TOO_MANY = re.compile(r"too many (clients|connections)|remaining connection slots|max_wal_senders", re.IGNORECASE)
@@ -199,12 +212,11 @@ def is_retryable(error: BaseException) -> bool:
     return isinstance(error, ReplicatorError) and error.retryable
 
 
-def retry_policy(timeout: float, **options: Any) -> tenacity.AsyncRetrying:  # noqa: ANN401  # tenacity's own options
+def retry_policy(timeout: float, may_retry: Callable[[BaseException], bool] = is_retryable) -> tenacity.AsyncRetrying:
     """Backoff with jitter from 0.5 to 30 seconds; ``timeout`` in seconds, 0 for ever. Re-raises the last error."""
     return tenacity.AsyncRetrying(
-        retry=tenacity.retry_if_exception(is_retryable),
+        retry=tenacity.retry_if_exception(may_retry),
         wait=tenacity.wait_exponential_jitter(initial=0.5, max=30, jitter=1),
         stop=tenacity.stop_after_delay(timeout) if timeout else tenacity.stop_never,
         reraise=True,
-        **options,
     )

@@ -11,7 +11,7 @@ import structlog
 from monitoring.health import Health
 from monitoring.metrics import Metrics
 from replicator import control
-from replicator.errors import ApplyError, SlotLostError, Side
+from replicator.errors import ApplyError, Side, SlotLostError
 from replicator.lag import LagTracker
 from replicator.lease import Lease
 from replicator.lsn import INVALID, Lsn, format_lsn

@@ -12,8 +12,8 @@ from typing import Any
 
 import psycopg
 import structlog
-
 from bootstrap.run import bootstrap
+
 from monitoring.health import Health
 from monitoring.metrics import Metrics
 from replicator import control
@@ -95,6 +95,7 @@ class Session:
                 migration.slot,
                 migration.publications,
                 target.progress,
+                confirmed=slot.confirmed_flush,
                 buffer_bytes=settings.buffer_bytes // 2,
                 status_interval=settings.status_interval,
             )

@@ -1,0 +1,1 @@
+"""The source: its slot, its publications, its replication stream."""
