@@ -1,0 +1,308 @@
+"""The replication stream: START_REPLICATION, keepalives, status updates, and a bounded buffer of transactions.
+
+All of the driver's low-level use is here. The socket is read by a callback of the event loop, and status updates go
+out on a timer, so both go on while the consumer waits for the target: wal_sender_timeout is 60 s, and 30 s on some
+hosts. Only a consumer that blocks the event loop itself stops them.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Self
+
+import psycopg
+from psycopg import pq
+
+from replicator.errors import ProtocolError, ReplicatorError, ServerUnavailableError, Side
+from replicator.lsn import Lsn, format_lsn
+from replicator.model import Transaction
+from replicator.pgoutput.transactions import Assembler
+from replicator.postgres import Connection, connect
+from replicator.source.frames import (
+    HEADER_BYTES,
+    KEEPALIVE,
+    XLOG_DATA,
+    Keepalive,
+    ShutdownWatch,
+    read_keepalive,
+    start_replication,
+    status_update,
+)
+from replicator.source.slot import slot_error
+
+_FRAMES_AT_ONCE: Final = 1000
+"""Frames that are read before other tasks get their turn: some milliseconds."""
+
+_PIECES: Final = 4
+"""A transaction is handed out in pieces of this part of the buffer, so that one is applied while the next is read."""
+
+_SILENCE: Final = 60.0
+"""Seconds without a word from the source, though asked, after which it counts as lost; as wal_receiver_timeout."""
+
+
+_TRANSACTION_BYTES: Final = 300
+"""What a transaction weighs beside its changes: a source before 15 sends empty ones, by the thousand."""
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """What came since the last time, in order.
+
+    ``idle_lsn``: everything that the source committed before it was in this or an earlier one, so that it may become
+    progress once that is applied. None if the last thing that came was a transaction.
+    """
+
+    transactions: list[Transaction]
+    idle_lsn: Lsn | None
+
+
+class ReplicationStream:
+    """One START_REPLICATION, from its connection to its end. It is never resumed: open a new one."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        slot: str,
+        *,
+        start: Lsn,
+        confirmed: Lsn,
+        buffer_bytes: int,
+        status_interval: float,
+    ) -> None:
+        self._connection = connection
+        self._slot = slot
+        self._received = start
+        self._confirmed = confirmed
+        self._assembler = Assembler(buffer_bytes // _PIECES)
+        # what is open has its place beside what is full
+        self._full_bytes = buffer_bytes - buffer_bytes // _PIECES
+        self._status_interval = status_interval
+        self._transactions: list[Transaction] = []
+        self._buffered_bytes = 0
+        self._idle_lsn: Lsn | None = None
+        self._arrived = asyncio.Event()
+        self._failure: ReplicatorError | None = None
+        self._shutdown = ShutdownWatch()
+        self._heard, self._heard_at = True, 0.0
+        self._loop = asyncio.get_running_loop()
+        self._socket = connection.pgconn.socket
+        self._reading = False
+        self._turn: asyncio.Handle | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    @classmethod
+    async def open(
+        cls,
+        dsn: str,
+        slot: str,
+        publications: Sequence[str],
+        start: Lsn,
+        *,
+        confirmed: Lsn | None = None,
+        buffer_bytes: int,
+        status_interval: float,
+    ) -> Self:
+        """Connect and stream from ``start``. ``confirmed`` is where the slot stands, if that is before ``start``.
+
+        ``buffer_bytes`` bounds what is held for `next`, ``status_interval`` is in seconds. Raises SlotBusyError,
+        SlotLostError, SourceError, or what `connect` raises.
+        """
+        connection = await connect(dsn, Side.SOURCE, "stream", replication=True)
+        try:
+            await connection.execute(start_replication(slot, publications, start))
+        except psycopg.Error as error:
+            await connection.close()
+            raise slot_error(error, _doing(slot)) from None
+        except BaseException:
+            await connection.close()
+            raise
+        stream = cls(
+            connection,
+            slot,
+            start=start,
+            confirmed=start if confirmed is None else confirmed,
+            buffer_bytes=buffer_bytes,
+            status_interval=status_interval,
+        )
+        stream._resume()
+        stream._tick()
+        return stream
+
+    @property
+    def received(self) -> Lsn:
+        """Everything that the source committed before it has arrived."""
+        return self._received
+
+    async def next(self) -> Received:
+        """Wait for something, and take everything that has arrived. Nothing is lost if the call is cancelled.
+
+        Raises, once everything was taken, what ended the stream: ServerUnavailableError if the source is away or
+        shuts down, SlotLostError, SourceError or ProtocolError.
+        """
+        while not self._transactions and self._idle_lsn is None:
+            if self._failure is not None:
+                raise self._failure
+            self._arrived.clear()
+            await self._arrived.wait()
+        received = Received(self._transactions, self._idle_lsn)
+        self._transactions, self._idle_lsn, self._buffered_bytes = [], None, 0
+        if not self._reading and self._failure is None:
+            self._resume()
+        return received
+
+    def confirm(self, lsn: Lsn) -> None:
+        """Let the source forget what lies before ``lsn``, which must be durable on the target (law 3).
+
+        The next status update says so; a position before an earlier one changes nothing.
+        """
+        if lsn > self._received:
+            raise ReplicatorError(f"confirming {format_lsn(lsn)}, but only {format_lsn(self._received)} was received")
+        self._confirmed = max(self._confirmed, lsn)
+
+    async def close(self) -> None:
+        """Send what is confirmed, and end the connection."""
+        self._end(ServerUnavailableError("the stream was closed", side=Side.SOURCE))
+        await self._connection.close()
+
+    # --- reading ------------------------------------------------------------------------------------------------------
+
+    def _resume(self) -> None:
+        self._reading = True
+        self._loop.add_reader(self._socket, self._on_readable)
+        # what libpq holds already does not make the socket readable
+        self._read_soon()
+
+    def _pause(self) -> None:
+        self._reading = False
+        self._loop.remove_reader(self._socket)
+
+    def _read_soon(self) -> None:
+        if self._turn is None:
+            self._turn = self._loop.call_soon(self._on_turn)
+
+    def _on_turn(self) -> None:
+        self._turn = None
+        self._on_readable()
+
+    def _on_readable(self) -> None:
+        try:
+            self._read()
+        except ReplicatorError as error:
+            self._end(error)
+        except psycopg.Error as error:
+            self._end(slot_error(error, _doing(self._slot)))
+        except Exception as error:
+            # a defect: without this the consumer would wait for ever
+            self._end(ReplicatorError(f"reading the stream failed: {type(error).__name__}"))
+            raise
+
+    def _read(self) -> None:
+        """Take frames until there is none, the buffer is full, or it is the others' turn."""
+        connection = self._connection.pgconn
+        drained = False
+        for _ in range(_FRAMES_AT_ONCE):
+            if not self._reading:
+                return
+            length, data = connection.get_copy_data(1)
+            if length > 0:
+                drained = False
+                self._take(bytes(data))
+            elif length < 0:
+                raise self._end_of_copy()
+            elif drained:
+                return
+            else:
+                # not before libpq's buffer is empty, or it would grow; again after any frame, as TLS holds bytes back
+                connection.consume_input()
+                drained = True
+        self._read_soon()
+
+    def _take(self, frame: bytes) -> None:
+        self._heard = True
+        kind = frame[0]
+        if kind == XLOG_DATA:
+            transaction = self._assembler.feed(frame[HEADER_BYTES:])
+            if transaction is not None:
+                self._take_transaction(transaction)
+        elif kind == KEEPALIVE:
+            self._take_keepalive(read_keepalive(frame))
+        else:
+            raise ProtocolError(f"the source sent a frame of the unknown kind {frame[:1]!r}")
+
+    def _take_transaction(self, transaction: Transaction) -> None:
+        self._transactions.append(transaction)
+        self._buffered_bytes += transaction.size + _TRANSACTION_BYTES
+        self._received = max(self._received, transaction.end_lsn)
+        self._idle_lsn = None
+        self._shutdown.saw_data()
+        self._arrived.set()
+        if self._buffered_bytes > self._full_bytes:
+            self._pause()
+
+    def _take_keepalive(self, keepalive: Keepalive) -> None:
+        if keepalive.end_lsn > self._received:
+            self._received = keepalive.end_lsn
+            if not self._assembler.open:
+                self._idle_lsn = keepalive.end_lsn
+                self._arrived.set()
+        if self._shutdown.saw(keepalive, time.monotonic()):
+            # its fast shutdown would wait until we have confirmed all that it sent
+            raise ServerUnavailableError("the source is shutting down", side=Side.SOURCE)
+        if keepalive.reply_requested:
+            self._send_status()
+
+    # --- status updates -----------------------------------------------------------------------------------------------
+
+    def _tick(self) -> None:
+        self._timer = self._loop.call_later(self._status_interval, self._tick)
+        try:
+            self._send_status(reply_requested=self._silence() > _SILENCE / 2)
+        except ReplicatorError as error:
+            self._end(error)
+        except psycopg.Error as error:
+            self._end(slot_error(error, _doing(self._slot)))
+
+    def _silence(self) -> float:
+        """For how many seconds the source has said nothing. Raises ServerUnavailableError when it is too long."""
+        now = time.monotonic()
+        if self._heard or not self._reading:
+            self._heard, self._heard_at = False, now
+        silence = now - self._heard_at
+        if silence > _SILENCE:
+            raise ServerUnavailableError(f"the source has said nothing for {silence:.0f} s", side=Side.SOURCE)
+        return silence
+
+    def _send_status(self, *, reply_requested: bool = False) -> None:
+        update = status_update(self._received, self._confirmed, time.time(), reply_requested=reply_requested)
+        self._connection.pgconn.put_copy_data(update)
+        # what the socket does not take now goes with the next update
+        self._connection.pgconn.flush()
+
+    # --- the end ------------------------------------------------------------------------------------------------------
+
+    def _end(self, reason: ReplicatorError) -> None:
+        """Close at once, wherever the end was noticed: a stopped worker must not hold a walsender open (law 4)."""
+        if self._failure is not None:
+            return
+        self._failure = reason
+        self._pause()
+        for handle in (self._timer, self._turn):
+            if handle is not None:
+                handle.cancel()
+        with contextlib.suppress(psycopg.Error):
+            self._send_status()
+        self._connection.pgconn.finish()
+        self._arrived.set()
+
+    def _end_of_copy(self) -> ReplicatorError:
+        """Why the source ended the stream."""
+        result = self._connection.pgconn.get_result()
+        if result is not None and result.status == pq.ExecStatus.FATAL_ERROR:
+            return slot_error(psycopg.errors.error_from_result(result), _doing(self._slot))
+        return ServerUnavailableError("the source has ended the stream", side=Side.SOURCE)
+
+
+def _doing(slot: str) -> str:
+    return f"streaming from replication slot {slot}"
