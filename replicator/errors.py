@@ -162,6 +162,12 @@ class DivergenceError(TargetError):
     )
 
 
+class MigrationRemovedError(TargetError):
+    """The control tables are gone: `replicator cleanup` ran while the worker did."""
+
+    hint = "Stop this worker; to begin a new migration, empty the target first."
+
+
 class ApplyError(TargetError):
     """The target refused a change for a reason that is not known to be passing (law 4)."""
 
@@ -206,6 +212,12 @@ class CommandBusyError(ReplicatorError):
 
 
 # --- the demo --------------------------------------------------------------------------------------------------------
+
+
+class DemoError(ReplicatorError):
+    """The demo cannot go on: the worker ended, or never caught up."""
+
+    hint = "Run `replicator demo --keep` and look at replicator.log in the source's folder."
 
 
 class EmbeddedServerError(ReplicatorError):

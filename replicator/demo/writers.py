@@ -11,7 +11,7 @@ from typing import Final
 import psycopg
 
 from replicator.demo.app import WRITERS, AppConnection, connect_app
-from replicator.demo.operations import OPERATIONS, Operation, RolledBack
+from replicator.demo.operations import OPERATIONS, Operation, RolledBack, converse
 
 _REFUSED: Final = "25006"
 """read_only_sql_transaction: what an app takes for "write to another server"; the fence raises it."""
@@ -105,3 +105,9 @@ class Writers:
         if error.sqlstate is None:
             self.journal.unknown += 1
         self.journal.failures.append(f"{operation.__name__}: {type(error).__name__} {error.diag.message_primary}")
+
+
+async def write_once(dsn: str) -> None:
+    """Commit one transaction of the app: foreign keys, sequences and a trigger. Raises psycopg.Error."""
+    async with await connect_app(dsn) as connection, connection.transaction():
+        await converse(connection, random.Random())  # noqa: S311  # not secret
