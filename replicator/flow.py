@@ -13,8 +13,9 @@ import time
 from monitoring.metrics import Metrics
 from replicator.apply.batch import Batch, relations_of
 from replicator.apply.target import Target
+from replicator.lag import LagTracker
 from replicator.lsn import Lsn
-from replicator.model import Transaction
+from replicator.model import POSTGRES_EPOCH, Transaction
 from replicator.pulse import Counters
 from replicator.source.stream import Received, ReplicationStream
 
@@ -22,11 +23,14 @@ from replicator.source.stream import Received, ReplicationStream
 class Flow:
     """Moves what the stream receives to the target, and counts it."""
 
-    def __init__(self, stream: ReplicationStream, target: Target, metrics: Metrics, counters: Counters) -> None:
+    def __init__(
+        self, stream: ReplicationStream, target: Target, metrics: Metrics, counters: Counters, lag: LagTracker
+    ) -> None:
         self._stream = stream
         self._target = target
         self._metrics = metrics
         self._counters = counters
+        self._lag = lag
         self._batch = Batch(target.rule)
         self._idle_lsn: Lsn | None = None
         self._advanced_at = 0.0
@@ -37,6 +41,7 @@ class Flow:
         while True:
             received = await self._receive(idle_interval)
             self._counters.received = self._stream.received
+            self._sample_lag(received)
             for transaction in received.transactions:
                 await self._take(transaction)
             if self._batch.transactions:
@@ -53,6 +58,12 @@ class Flow:
                 return await self._stream.next()
         except TimeoutError:
             return Received([], None)
+
+    def _sample_lag(self, received: Received) -> None:
+        """The oldest commit's own time tells the lag that a worker which has just started could not have sampled."""
+        if received.transactions:
+            oldest = received.transactions[0]
+            self._lag.sample(oldest.committed_at / 1_000_000 + POSTGRES_EPOCH, oldest.commit_lsn)
 
     async def _take(self, transaction: Transaction) -> None:
         """Fold a transaction into the batch; a piece of a large one goes to the target without a commit."""

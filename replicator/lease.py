@@ -17,7 +17,7 @@ import psycopg
 import structlog
 
 from replicator import __version__, control
-from replicator.errors import FencedError, Side
+from replicator.errors import FencedError, MigrationRemovedError, Side
 from replicator.postgres import Connection, connect, translate
 
 log = structlog.get_logger(__name__)
@@ -56,6 +56,8 @@ class Lease:
         try:
             await control.heartbeat(self.connection, self.epoch, statistics)
             return await control.read_migration(self.connection)
+        except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName):
+            raise MigrationRemovedError("the control tables are gone") from None
         except psycopg.Error as error:
             raise translate(error, Side.TARGET, "renewing the lease", otherwise=FencedError) from None
 

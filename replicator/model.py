@@ -25,6 +25,10 @@ UNCHANGED = rb"\U"
 """A TOASTed column that an UPDATE left as it was, in a row: pgoutput's kind 'u'."""
 
 
+POSTGRES_EPOCH = 946_684_800
+"""2000-01-01 UTC, PostgreSQL's zero of time, in Unix seconds."""
+
+
 class TableName(NamedTuple):
     """A schema-qualified name, unquoted."""
 

@@ -11,7 +11,7 @@ import structlog
 from monitoring.health import Health
 from monitoring.metrics import Metrics
 from replicator import control
-from replicator.errors import ApplyError, Side, SlotLostError
+from replicator.errors import MigrationRemovedError, Side, SlotLostError
 from replicator.lag import LagTracker
 from replicator.lease import Lease
 from replicator.lsn import INVALID, Lsn, format_lsn
@@ -69,7 +69,7 @@ class Pulse:
     async def _renew(self) -> None:
         migration = await self.lease.beat(self._statistics())
         if migration is None and self._migration is not None:
-            raise ApplyError("the migration was cleaned up while the worker ran", hint="Stop this worker.")
+            raise MigrationRemovedError("the migration was cleaned up while the worker ran")
         self.health.renew(time.monotonic())
         self._migration = migration
         if migration is None:

@@ -52,7 +52,7 @@ class Session:
         return self._streaming_since is not None and now - self._streaming_since >= seconds
 
     async def run(self, *, stream: bool) -> None:
-        """Work until cancelled; with ``stream`` False, until the bootstrap is done. Keeps the error for `status`."""
+        """Work until the migration is done, or, with ``stream`` False, bootstrapped. Keeps an error for `status`."""
         try:
             await _first_of(self._work(stream=stream), self._pulse.run(self._settings.status_interval))
         except psycopg.Error as error:
@@ -63,15 +63,10 @@ class Session:
             raise
 
     async def _work(self, *, stream: bool) -> None:
-        recorded = await control.read_migration(self._lease.connection)
-        if recorded is None or recorded.phase is not Phase.DONE:
-            await bootstrap(self._settings, self._lease.epoch, self._metrics)
-            await control.record_error(self._lease.connection, None)
-            if stream:
-                await self._stream_until_finished()
+        await bootstrap(self._settings, self._lease.epoch, self._metrics)
+        await control.record_error(self._lease.connection, None)
         if stream:
-            log.info("the migration is done: idle")
-            await asyncio.Event().wait()
+            await self._stream_until_finished()
 
     async def _stream_until_finished(self) -> None:
         migration = await control.read_migration(self._lease.connection)
@@ -104,7 +99,7 @@ class Session:
             self._pulse.confirm_to(stream, confirmation, await read_keep_bytes(self._source))
             stack.callback(self._pulse.stop_confirming)
             log.info("streaming", slot=migration.slot, from_lsn=format_lsn(target.progress))
-            yield Flow(stream, target, self._metrics, self._counters)
+            yield Flow(stream, target, self._metrics, self._counters, self._pulse.lag)
 
     async def _resumable_slot(self, migration: Migration) -> Slot:
         """Read the slot, and raise unless the stream may go on at the target's progress."""

@@ -1,9 +1,10 @@
 """The long-running worker: sessions, one after the other, until one ends with an error that does not pass."""
 
+import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator
-from typing import Final
+from typing import Final, NoReturn
 
 import structlog
 
@@ -12,8 +13,9 @@ from monitoring.metrics import Metrics
 from monitoring.push import pushing
 from monitoring.server import http_server
 from replicator.config import Settings
-from replicator.errors import ReplicatorError, Side, UnknownHostError
+from replicator.errors import MigrationRemovedError, ReplicatorError, Side, UnknownHostError
 from replicator.lease import Lease, hold_lease
+from replicator.model import Phase
 from replicator.postgres import connected, is_retryable, retry_policy
 from replicator.session import Session
 
@@ -44,24 +46,29 @@ class Worker:
 
     async def run(self, *, stream: bool) -> None:
         """Run sessions until one raises an error that does not pass, or this task is cancelled."""
-        lost = True
-        while lost:
+        goes_on = True
+        while goes_on:
             async for attempt in retry_policy(self._settings.retry_timeout, self._may_retry):
                 with attempt:
-                    lost = await self._attempt(stream=stream)
+                    await self._attempt(stream=stream)
+            goes_on = stream
 
     def _may_retry(self, error: BaseException) -> bool:
         """A host name that has never resolved is a wrong URL, not an outage."""
         return is_retryable(error) and (self._has_connected or not isinstance(error, UnknownHostError))
 
-    async def _attempt(self, *, stream: bool) -> bool:
-        """Run one session. False if its work is done, True if it was lost after it had streamed for a while."""
+    async def _attempt(self, *, stream: bool) -> None:
+        """Run one session. A loss after it had streamed for a while is no failure: the next pause is short again."""
         session: Session | None = None
         try:
-            async with self._lease() as lease, connected(self._settings.source, Side.SOURCE, "worker") as source:
-                self._has_connected = self._health.source_connected = self._health.target_connected = True
-                session = Session(self._settings, self._metrics, self._health, lease, source)
-                await session.run(stream=stream)
+            async with self._lease() as lease:
+                self._has_connected = self._health.target_connected = True
+                if await self._is_done(lease):
+                    await self._idle(lease)
+                async with connected(self._settings.source, Side.SOURCE, "worker") as source:
+                    self._health.source_connected = True
+                    session = Session(self._settings, self._metrics, self._health, lease, source)
+                    await session.run(stream=stream)
         except ReplicatorError as error:
             self._metrics.count_error(error)
             if not self._may_retry(error):
@@ -70,11 +77,25 @@ class Worker:
             log.warning("session lost, trying again", side=error.side.value, reason=error.message)
             if session is None or not session.has_streamed_for(_STEADY, time.monotonic()):
                 raise
-            return True
         finally:
             self._health.source_connected = self._health.target_connected = False
             self._health.step_back()
-        return False
+
+    @staticmethod
+    async def _is_done(lease: Lease) -> bool:
+        migration = await lease.beat({})
+        return migration is not None and migration.phase is Phase.DONE
+
+    async def _idle(self, lease: Lease) -> NoReturn:
+        """After the cutover: hold nothing on the source, and only say that the worker lives."""
+        log.info("the migration is done: idle")
+        self._metrics.set_phase(Phase.DONE)
+        self._health.phase = Phase.DONE
+        while True:
+            if await lease.beat({}) is None:
+                raise MigrationRemovedError("the migration was cleaned up while the worker ran")
+            self._health.renew(time.monotonic())
+            await asyncio.sleep(self._settings.status_interval)
 
     @contextlib.asynccontextmanager
     async def _lease(self) -> AsyncIterator[Lease]:
