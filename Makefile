@@ -24,10 +24,13 @@ check: $(VENV)/.installed
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+COMPILE := $(BIN)/pip-compile --quiet --strip-extras --allow-unsafe --generate-hashes --all-build-deps \
+  --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options --no-header
+
+# requirements.lock is everything; requirements-runtime.lock is what the image needs, at the same versions.
 lock: $(VENV)/.installed
-	$(BIN)/pip-compile --quiet --strip-extras --allow-unsafe --generate-hashes --all-extras --all-build-deps \
-	  --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options --no-header \
-	  --output-file requirements.lock pyproject.toml
+	$(COMPILE) --all-extras --output-file requirements.lock pyproject.toml
+	$(COMPILE) --constraint requirements.lock --output-file requirements-runtime.lock pyproject.toml
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
