@@ -2,6 +2,6 @@
 
 from replicator.status.read import StatusReader, read_status
 from replicator.status.report import Status
-from replicator.status.view import watch
+from replicator.status.view import render, watch
 
-__all__ = ["Status", "StatusReader", "read_status", "watch"]
+__all__ = ["Status", "StatusReader", "read_status", "render", "watch"]

@@ -36,6 +36,11 @@ class SlotStatus:
     safe_bytes: int | None
     wal_status: str | None
 
+    @property
+    def in_danger(self) -> bool:
+        """Whether three quarters of what it may keep are used up: the share at which the alert fires, too."""
+        return self.safe_bytes is not None and 3 * self.safe_bytes < (self.retained_bytes or 0)
+
 
 @dataclass(frozen=True, slots=True)
 class WorkerStatus:
@@ -126,9 +131,14 @@ class Status:
             return ["the replication slot is gone from the source: changes are lost"]
         if self.slot.wal_status in _DOOMED:
             return [f"the slot's WAL is {self.slot.wal_status} (see max_slot_wal_keep_size)"]
+        found = []
+        if self.slot.in_danger:
+            found.append(
+                f"the slot is lost after {self.slot.safe_bytes} more bytes of WAL (see max_slot_wal_keep_size)"
+            )
         if self.phase is Phase.STREAMING and self.worker_alive and not self.slot.active:
-            return ["the worker does not stream from the slot now"]
-        return []
+            found.append("the worker does not stream from the slot now")
+        return found
 
     def to_json(self) -> dict[str, Any]:
         """The document of `status --json`: sizes in bytes, times in ISO 8601, durations in seconds, null if unknown."""

@@ -118,6 +118,7 @@ def test_streaming_with_a_live_worker_is_healthy() -> None:
         (status(source=SourceView(Lsn(1000), slot(wal_status="lost"))), "WAL is lost"),
         (status(source=SourceView(Lsn(1000), slot(wal_status="unreserved"))), "WAL is unreserved"),
         (status(source=SourceView(Lsn(1000), slot(active_pid=None))), "does not stream"),
+        (status(source=SourceView(Lsn(1000), slot(safe_bytes=66, retained_bytes=200))), "lost after 66 more bytes"),
     ],
 )
 def test_what_an_operator_must_look_at_is_unhealthy(read: Status, problem: str) -> None:
