@@ -227,7 +227,7 @@ def check_resumable(
     Raises SourceChangedError (another server, timeline, database, or WAL behind progress), SlotLostError, or
     TargetLostCommitsError (the slot is confirmed beyond progress).
     """
-    _check_identity(identity, migration)
+    check_identity(identity, migration)
     if slot is None:
         raise SlotLostError(f"replication slot {migration.slot} is gone")
     if slot.lost:
@@ -246,7 +246,8 @@ def check_resumable(
     return slot
 
 
-def _check_identity(identity: SourceIdentity, migration: Migration) -> None:
+def check_identity(identity: SourceIdentity, migration: Migration) -> None:
+    """Raise SourceChangedError unless this is the server, timeline and database that the migration began with."""
     if identity.system_identifier != migration.system_identifier:
         raise SourceChangedError("the source is another server than the one that the migration began with")
     if identity.database != migration.database:
