@@ -427,6 +427,14 @@ async def add_tables(connection: Connection, records: Iterable[TableRecord]) -> 
         await _run(connection, statement.on_conflict_do_update(index_elements=["schema", "name"], set_=values))
 
 
+async def set_table_states(connection: Connection, names: Sequence[TableName], state: TableState) -> None:
+    """Record one state for several tables. Raises FencedError unless all of them are known."""
+    chosen = sa.tuple_(_tables.c.schema, _tables.c.name).in_(list(names))
+    cursor = await _run(connection, _tables.update().where(chosen).values(state=state.value, updated_at=_NOW))
+    if cursor.rowcount != len(names):
+        raise FencedError("another worker has changed the list of tables")
+
+
 async def remove_tables(connection: Connection, names: Sequence[TableName]) -> None:
     """Forget tables that do not exist or are not published any more."""
     for name in names:

@@ -6,7 +6,7 @@ ships ``extra_float_digits = 0``, which would round floats silently, and a ``sta
 
 import contextlib
 import re
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Any, Final
 
 import psycopg
@@ -202,6 +202,15 @@ def translate(
         if state.startswith(_RETRYABLE_STATES):
             return TransientError(message, side=side)
     return (otherwise or ReplicatorError)(message, side=side)
+
+
+@contextlib.contextmanager
+def reporting(side: Side, doing: str, otherwise: type[ReplicatorError] | None = None) -> Iterator[None]:
+    """Within the block, a driver's error becomes ours, as `translate` makes it."""
+    try:
+        yield
+    except psycopg.Error as error:
+        raise translate(error, side, doing, otherwise) from None
 
 
 # --- retries ---------------------------------------------------------------------------------------------------------
