@@ -1,0 +1,255 @@
+"""What must hold before the source is fenced. Everything that stands in the way is named at once, with its remedy."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Final, LiteralString
+
+from replicator import control
+from replicator.catalog import PublishedTable, SourceTable, managed_schemas, published_tables, source_tables
+from replicator.config import Settings
+from replicator.control import Deferred, Migration, TableRecord
+from replicator.cutover import schema
+from replicator.cutover.schema import Failure
+from replicator.cutover.sequences import (
+    Pairing,
+    Value,
+    list_sequences,
+    out_of_bounds,
+    pair,
+    read_values,
+    titles,
+)
+from replicator.cutover.sides import on
+from replicator.errors import CutoverError, Side
+from replicator.model import KeylessPolicy, TableName, TableState
+from replicator.postgres import Connection
+from replicator.source.fence import FencedTable, tables_to_fence
+from replicator.source.writes import STEP as INSERT_ONLY
+from replicator.source.writes import written_since
+
+_NO_PRIVILEGE: Final[LiteralString] = """
+SELECT NOT (pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE')
+            OR EXISTS (SELECT FROM pg_catalog.pg_namespace
+                        WHERE nspname = 'replicator_fence' AND pg_catalog.pg_has_role(nspowner, 'USAGE')))
+"""
+_STANDBY: Final[LiteralString] = "SELECT pg_catalog.pg_is_in_recovery()"
+_SUBSCRIBED: Final[LiteralString] = """
+SELECT EXISTS (SELECT FROM pg_catalog.pg_subscription s JOIN pg_catalog.pg_database d ON d.oid = s.subdbid
+                WHERE s.subenabled AND d.datname = pg_catalog.current_database())
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Obstacle:
+    """Something that stands in the way, and what removes it."""
+
+    message: str
+    remedy: str
+    side: Side = Side.SOURCE
+
+
+@dataclass(slots=True)
+class Survey:
+    """What a cutover has to deal with.
+
+    ``omitted`` are the positions of deferred statements that are not run; ``left_out`` is what the target will lack.
+    """
+
+    published: list[PublishedTable] = field(default_factory=list)
+    fenced: tuple[FencedTable, ...] = ()
+    sequences: Pairing = field(default_factory=lambda: Pairing((), (), ()))
+    deferred: list[Deferred] = field(default_factory=list)
+    omitted: list[int] = field(default_factory=list)
+    obstacles: list[Obstacle] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+
+    def require_clear(self) -> None:
+        """Raise CutoverError with everything that stands in the way, if anything does."""
+        if self.obstacles:
+            raise CutoverError(
+                "the cutover cannot begin: " + "; ".join(item.message for item in self.obstacles),
+                hint=" ".join(dict.fromkeys(f"{item.remedy}." for item in self.obstacles)),
+                side=self.obstacles[0].side,
+            )
+
+
+async def survey(
+    settings: Settings, migration: Migration, source: Connection, target: Connection, *, omit_failing: bool
+) -> Survey:
+    """Look at both sides and rehearse what the target has to take. Fences nothing and changes nothing."""
+    found = await inventory(settings, migration, source, target)
+    with on(Side.SOURCE, "looking at the source"):
+        await _look_at_server(found, source)
+    with on(Side.TARGET, "rehearsing what the target lacks"):
+        found.deferred = await control.read_deferred(target)
+        failures = await schema.rehearse(target, schema.window(found.deferred))
+    refused = Survey()
+    await look_at_insert_only(refused, source, target)
+    refused.obstacles.extend(map(_refused, failures))
+    if omit_failing:
+        found.omitted = [failure.item.position for failure in failures]
+        found.left_out.extend(obstacle.message for obstacle in refused.obstacles)
+    else:
+        found.obstacles.extend(refused.obstacles)
+    return found
+
+
+async def inventory(settings: Settings, migration: Migration, source: Connection, target: Connection) -> Survey:
+    """List the tables and sequences as they are now, and what is wrong with them."""
+    found = Survey()
+    with on(Side.TARGET, "reading the control tables"):
+        records = await control.read_tables(target)
+    with on(Side.SOURCE, "listing tables"):
+        await _look_at_tables(found, settings, migration, source, records)
+    await _look_at_sequences(found, settings, source, target)
+    return found
+
+
+def migrated(published: Iterable[PublishedTable]) -> set[int]:
+    """The oids of the published tables, and of the relations in which their rows lie."""
+    return {oid for table in published for oid in (table.oid, *(part.oid for part in table.parts))}
+
+
+async def _look_at_server(found: Survey, source: Connection) -> None:
+    checks = (
+        (_STANDBY, "the source is a standby, which takes no fence", "Give the primary in SOURCE_DATABASE_URL"),
+        (
+            _SUBSCRIBED,
+            "an enabled subscription on the source would write through the fence",
+            "ALTER SUBSCRIPTION … DISABLE on the source",
+        ),
+        (
+            _NO_PRIVILEGE,
+            "our role may not create the fence's schema on the source",
+            "GRANT CREATE ON DATABASE … to the role of SOURCE_DATABASE_URL",
+        ),
+    )
+    for query, message, remedy in checks:
+        row = await (await source.execute(query)).fetchone()
+        if row and row[0]:
+            found.obstacles.append(Obstacle(message, remedy))
+
+
+async def _look_at_tables(
+    found: Survey,
+    settings: Settings,
+    migration: Migration,
+    source: Connection,
+    records: Mapping[TableName, TableRecord],
+) -> None:
+    found.published = await published_tables(source, migration.publications)
+    found.obstacles.extend(compare_tables(found.published, records))
+    if migration.owns_publications:
+        _look_outside(found, settings, await source_tables(source, settings.exclude_schemas))
+    found.fenced = await tables_to_fence(source, migrated(found.published))
+    if foreign := [item.table for item in found.fenced if not item.owned]:
+        found.obstacles.append(
+            Obstacle(
+                f"our role does not own {titles(foreign)}, so that it cannot be fenced",
+                "Connect as the owner of the tables, or GRANT its role to ours",
+            )
+        )
+
+
+def _look_outside(found: Survey, settings: Settings, app: Iterable[SourceTable]) -> None:
+    """Tell what was left out by choice from what was created meanwhile."""
+    known = migrated(found.published)
+    new = []
+    for item in app:
+        if item.partitioned or item.oid in known or (item.root in known and not item.unlogged):
+            continue
+        if item.unlogged or (item.problem is not None and settings.keyless is KeylessPolicy.EXCLUDE):
+            found.left_out.append(f"table {item.table}")
+        else:
+            new.append(item.table)
+    if new:
+        found.obstacles.append(_created_since(new))
+
+
+def compare_tables(published: Iterable[PublishedTable], records: Mapping[TableName, TableRecord]) -> list[Obstacle]:
+    """Hold what the publications send now against what was copied. Pure."""
+    published = list(published)
+    obstacles = []
+    unknown = [
+        item.table for item in published if item.table not in records or records[item.table].source_oid != item.oid
+    ]
+    unready = [name for name, record in records.items() if record.state is not TableState.READY]
+    gone = sorted(set(records) - {item.table for item in published})
+    if unknown:
+        obstacles.append(_created_since(unknown))
+    if unready:
+        obstacles.append(
+            Obstacle(f"{titles(unready)} is not copied yet", "Wait until `replicator status` says so", Side.OURS)
+        )
+    if gone:
+        obstacles.append(
+            Obstacle(
+                f"{titles(gone)} was copied but is not published any more: it was dropped, renamed or removed",
+                "Put it back, or restart `replicator run`, which takes note of it",
+            )
+        )
+    if not published:
+        obstacles.append(Obstacle("no table is published", "Run `replicator check`"))
+    return obstacles
+
+
+def _created_since(tables: Iterable[TableName]) -> Obstacle:
+    return Obstacle(
+        f"{titles(tables)} was created on the source since the copy began",
+        "Restart `replicator run`, which copies it, or drop it on the source",
+    )
+
+
+async def _look_at_sequences(found: Survey, settings: Settings, source: Connection, target: Connection) -> None:
+    with on(Side.SOURCE, "listing sequences"):
+        ours = await list_sequences(source, [*settings.exclude_schemas, *await managed_schemas(source)])
+    with on(Side.TARGET, "listing sequences"):
+        theirs = await list_sequences(target, [control.SCHEMA])
+    found.sequences = pair(ours, theirs, {item.table for item in found.fenced}, settings.schema_mode)
+    found.left_out.extend(f"sequence {name}" for name in found.sequences.left_out)
+    with on(Side.SOURCE, "reading sequences"):
+        values = await read_values(source, [item for item, _ in found.sequences.pairs if item.readable])
+    found.obstacles.extend(compare_sequences(found.sequences, values))
+
+
+def compare_sequences(found: Pairing, values: Mapping[int, Value]) -> list[Obstacle]:
+    """What would keep sequences from getting their values. Pure."""
+    problems = (
+        (
+            [ours.title for ours, _ in found.pairs if not ours.readable],
+            Obstacle("our role may not read sequence {} on the source", "GRANT SELECT on it"),
+        ),
+        (
+            [theirs.title for _, theirs in found.pairs if not (theirs.settable and theirs.readable)],
+            Obstacle("our role may not set sequence {} on the target", "Connect as its owner", Side.TARGET),
+        ),
+        (found.missing, Obstacle("the target lacks sequence {}", "Create it on the target", Side.TARGET)),
+        (
+            out_of_bounds(found.pairs, values),
+            Obstacle(
+                "the value of sequence {} is beyond its range on the target", "ALTER SEQUENCE it there", Side.TARGET
+            ),
+        ),
+    )
+    return [replace(obstacle, message=obstacle.message.format(titles(names))) for names, obstacle in problems if names]
+
+
+async def look_at_insert_only(found: Survey, source: Connection, target: Connection) -> None:
+    """Add an obstacle for insert-only tables that were written to otherwise."""
+    with on(Side.TARGET, "reading the recorded steps"):
+        recorded = (await control.read_steps(target)).get(INSERT_ONLY)
+    with on(Side.SOURCE, "reading the statistics of tables"):
+        changed = await written_since(source, recorded, found.published)
+    if changed:
+        found.obstacles.append(
+            Obstacle(
+                f"{titles(changed)} is replicated for inserts only, but was updated or deleted from since its copy",
+                "Give it a primary key and start the migration again with REPLICATOR_KEYLESS=full, "
+                "or accept the difference with --omit-failing",
+            )
+        )
+
+
+def _refused(failure: Failure) -> Obstacle:
+    remedy = f"{failure.remedy.capitalize()}, or use --omit-failing"
+    return Obstacle(f"the target refuses the {failure}", remedy, Side.TARGET)
