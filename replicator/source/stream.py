@@ -259,6 +259,9 @@ class ReplicationStream:
         self._timer = self._loop.call_later(self._status_interval, self._tick)
         try:
             self._send_status(reply_requested=self._silence() > _SILENCE / 2)
+            if self._reading:
+                # whatever TLS may still hold back, it waits no longer than this
+                self._read_soon()
         except ReplicatorError as error:
             self._end(error)
         except psycopg.Error as error:

@@ -273,6 +273,18 @@ async def test_a_large_transaction_comes_in_pieces_within_the_buffer(streamed: S
     assert largest <= MIB
 
 
+async def test_a_full_buffer_goes_on_with_what_had_arrived(streamed: Streamed, opener: Opener) -> None:
+    """What libpq holds already does not make the socket readable."""
+    writes = "DO 'BEGIN FOR i IN 1..100 LOOP INSERT INTO t VALUES (i); COMMIT; END LOOP; END'"
+    await asyncio.to_thread(streamed.database.execute, writes)
+
+    stream = await opener(streamed, buffer_bytes=4096, status_interval=600)
+
+    # within 15 s the source would write a snapshot of running transactions, and tell of it
+    async with asyncio.timeout(10):
+        assert len(await take(stream, has(100))) == 100
+
+
 async def test_a_consumer_that_stands_still_keeps_its_connection(streamed: Streamed, opener: Opener) -> None:
     """Design, Source connection: status updates go out while a slow target blocks an apply."""
     dsn = f"{streamed.database.dsn}?options=-c%20wal_sender_timeout%3D1s"
