@@ -63,7 +63,7 @@ class Flow:
         """The oldest commit's own time tells the lag that a worker which has just started could not have sampled."""
         if received.transactions:
             oldest = received.transactions[0]
-            self._lag.sample(oldest.committed_at / 1_000_000 + POSTGRES_EPOCH, oldest.commit_lsn)
+            self._lag.sample(oldest.committed_at / 1_000_000 + POSTGRES_EPOCH, Lsn(oldest.commit_lsn + 1))
 
     async def _take(self, transaction: Transaction) -> None:
         """Fold a transaction into the batch; a piece of a large one goes to the target without a commit."""

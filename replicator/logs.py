@@ -13,6 +13,7 @@ def configure_logs(form: Literal["auto", "json", "console"], level: str) -> None
     renderer: structlog.types.Processor = (
         structlog.dev.ConsoleRenderer() if readable else structlog.processors.JSONRenderer(ensure_ascii=False)
     )
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it tells of every push
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,

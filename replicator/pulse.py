@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import psycopg
@@ -44,7 +44,7 @@ class Pulse:
     health: Health
     counters: Counters
     finished: asyncio.Event
-    lag: LagTracker = field(default_factory=LagTracker)
+    lag: LagTracker
     _slot: Slot | None = None
     _migration: control.Migration | None = None
     _confirming: tuple[ReplicationStream, Confirmation, int | None] | None = None

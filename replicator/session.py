@@ -12,8 +12,8 @@ from typing import Any
 
 import psycopg
 import structlog
-from bootstrap.run import bootstrap
 
+from bootstrap.run import bootstrap
 from monitoring.health import Health
 from monitoring.metrics import Metrics
 from replicator import control
@@ -22,6 +22,7 @@ from replicator.config import Settings
 from replicator.control import Migration
 from replicator.errors import ApplyError, ReplicatorError, Side
 from replicator.flow import Flow
+from replicator.lag import LagTracker
 from replicator.lease import Lease
 from replicator.lsn import format_lsn
 from replicator.model import Phase
@@ -37,14 +38,16 @@ log = structlog.get_logger(__name__)
 class Session:
     """Bootstraps, then streams, with a beating pulse beside it."""
 
-    def __init__(self, settings: Settings, metrics: Metrics, health: Health, lease: Lease, source: Connection) -> None:
+    def __init__(
+        self, settings: Settings, metrics: Metrics, health: Health, lag: LagTracker, lease: Lease, source: Connection
+    ) -> None:
         self._settings = settings
         self._metrics = metrics
         self._lease = lease
         self._source = source
         self._counters = Counters()
         self._finished = asyncio.Event()
-        self._pulse = Pulse(lease, source, metrics, health, self._counters, self._finished)
+        self._pulse = Pulse(lease, source, metrics, health, self._counters, self._finished, lag)
         self._streaming_since: float | None = None
 
     def has_streamed_for(self, seconds: float, now: float) -> bool:

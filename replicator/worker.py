@@ -14,6 +14,7 @@ from monitoring.push import pushing
 from monitoring.server import http_server
 from replicator.config import Settings
 from replicator.errors import MigrationRemovedError, ReplicatorError, Side, UnknownHostError
+from replicator.lag import LagTracker
 from replicator.lease import Lease, hold_lease
 from replicator.model import Phase
 from replicator.postgres import connected, is_retryable, retry_policy
@@ -42,6 +43,7 @@ class Worker:
         self._settings = settings
         self._metrics = metrics
         self._health = health
+        self._lag = LagTracker()
         self._has_connected = False
 
     async def run(self, *, stream: bool) -> None:
@@ -67,7 +69,7 @@ class Worker:
                     await self._idle(lease)
                 async with connected(self._settings.source, Side.SOURCE, "worker") as source:
                     self._health.source_connected = True
-                    session = Session(self._settings, self._metrics, self._health, lease, source)
+                    session = Session(self._settings, self._metrics, self._health, self._lag, lease, source)
                     await session.run(stream=stream)
         except ReplicatorError as error:
             self._metrics.count_error(error)
@@ -80,6 +82,7 @@ class Worker:
         finally:
             self._health.source_connected = self._health.target_connected = False
             self._health.step_back()
+            self._metrics.set_lag(None, None)
 
     @staticmethod
     async def _is_done(lease: Lease) -> bool:
@@ -103,6 +106,7 @@ class Worker:
 
         def waiting() -> None:
             nonlocal told
+            self._health.wait_for_lease()
             if not told:
                 log.info("another worker has the lease, waiting for it")
             told = True
