@@ -1,13 +1,14 @@
 """What a server's catalog says about tables: read only."""
 
 from replicator.catalog.published import Part, PublishedTable, published_tables
-from replicator.catalog.tables import MANAGED_SCHEMAS, SourceTable, managed_schemas, source_tables
+from replicator.catalog.tables import MANAGED_SCHEMAS, SourceTable, app_schemas, managed_schemas, source_tables
 
 __all__ = [
     "MANAGED_SCHEMAS",
     "Part",
     "PublishedTable",
     "SourceTable",
+    "app_schemas",
     "managed_schemas",
     "published_tables",
     "source_tables",

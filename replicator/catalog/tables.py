@@ -50,6 +50,15 @@ SELECT nspname AS name
  ORDER BY nspname
 """
 
+_APP_SCHEMAS: Final[LiteralString] = """
+SELECT n.nspname AS name
+  FROM pg_catalog.pg_namespace n
+ WHERE n.nspname <> 'information_schema' AND NOT starts_with(n.nspname, 'pg_') AND n.nspname <> ALL (%s)
+   AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
+                    WHERE d.classid = 'pg_catalog.pg_namespace'::regclass AND d.objid = n.oid AND d.deptype = 'e')
+ ORDER BY n.nspname
+"""
+
 _TABLES: Final[LiteralString] = """
 SELECT c.oid, n.nspname AS schema, c.relname AS name, c.relkind = 'p' AS partitioned,
        CASE WHEN c.relispartition THEN pg_catalog.pg_partition_root(c.oid)::oid END AS root,
@@ -128,6 +137,12 @@ class _Table(NamedTuple):
 async def managed_schemas(connection: Connection) -> tuple[str, ...]:
     """The schemas of this server that Supabase manages; none where the server is not Supabase's."""
     return tuple(row.name for row in await fetch(connection, _Name, _MANAGED, list(MANAGED_SCHEMAS)))
+
+
+async def app_schemas(connection: Connection, exclude_schemas: Iterable[str]) -> tuple[str, ...]:
+    """The schemas of the app, by the same rule as `source_tables`."""
+    excluded = [*exclude_schemas, *await managed_schemas(connection)]
+    return tuple(row.name for row in await fetch(connection, _Name, _APP_SCHEMAS, excluded))
 
 
 async def source_tables(connection: Connection, exclude_schemas: Iterable[str]) -> list[SourceTable]:

@@ -1,0 +1,107 @@
+"""With REPLICATOR_SCHEMA=existing, every published table and column must have its place on the target."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, LiteralString, NamedTuple
+
+from psycopg.rows import class_row
+
+from replicator.catalog import published_tables
+from replicator.check.context import Pair, Source
+from replicator.check.finding import Finding, blocked, listed
+from replicator.errors import ReplicatorError, Side
+from replicator.model import SchemaMode, TableName
+from replicator.postgres import Connection
+from replicator.source.publication import plan
+
+_COLUMNS: Final[LiteralString] = """
+SELECT n.nspname AS schema, c.relname AS table, a.attname AS name, a.attgenerated <> '' AS generated,
+       a.attnotnull AND NOT a.atthasdef AND a.attidentity = '' AS required
+  FROM pg_catalog.pg_class c
+  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+  JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+  JOIN unnest(%s::text[], %s::text[]) w(schema, name) ON w.schema = n.nspname AND w.name = c.relname
+ WHERE c.relkind IN ('r', 'p')
+ ORDER BY a.attnum
+"""
+
+
+class Column(NamedTuple):
+    """A column; ``required``: an INSERT without it fails."""
+
+    schema: str
+    table: str
+    name: str
+    generated: bool
+    required: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A table and the columns that the stream will carry."""
+
+    table: TableName
+    columns: frozenset[str]
+
+
+async def places(pair: Pair) -> list[Finding]:
+    """Tables and columns without a place, and columns of the target that nothing would fill."""
+    if pair.source.settings.schema_mode is SchemaMode.COPY:
+        return []
+    try:
+        sent = await _sent(pair.source)
+    except ReplicatorError:
+        return []  # a missing publication has a finding of its own
+    return places_verdict(sent, await _columns(pair.target.connection, [item.table for item in sent]))
+
+
+async def _sent(source: Source) -> list[Sent]:
+    if source.settings.publications:
+        published = await published_tables(source.connection, source.settings.publications)
+        return [Sent(table.table, frozenset(table.columns)) for table in published]
+    planned = plan(source.tables, source.settings)
+    names = [table.table for table in (*planned.complete, *planned.insert_only)]
+    columns = await _columns(source.connection, names)
+    return [Sent(name, frozenset(c.name for c in columns.get(name, ()) if not c.generated)) for name in names]
+
+
+async def _columns(connection: Connection, tables: Sequence[TableName]) -> dict[TableName, list[Column]]:
+    parameters = [[table.schema for table in tables], [table.name for table in tables]]
+    cursor = await connection.cursor(row_factory=class_row(Column)).execute(_COLUMNS, parameters)
+    found: dict[TableName, list[Column]] = defaultdict(list)
+    for column in await cursor.fetchall():
+        found[TableName(column.schema, column.table)].append(column)
+    return dict(found)
+
+
+def places_verdict(sent: Sequence[Sent], target: Mapping[TableName, Sequence[Column]]) -> list[Finding]:
+    """One finding for all missing tables, one a table for its columns."""
+    found = []
+    if missing := [item.table for item in sent if item.columns and item.table not in target]:
+        found.append(
+            blocked(
+                Side.TARGET,
+                f"published tables are missing: {listed(missing)}",
+                "Run your own migrations on the target first, or leave the tables out of the publication.",
+            )
+        )
+    for item in sent:
+        found += _column_findings(item, target.get(item.table, ()))
+    return found
+
+
+def _column_findings(sent: Sent, columns: Sequence[Column]) -> list[Finding]:
+    if not columns:
+        return []
+    writable = {column.name for column in columns if not column.generated}
+    unfilled = [column.name for column in columns if column.required and column.name not in sent.columns]
+    verdicts = (
+        (sorted(sent.columns - writable), "has no column for", "Add the columns, not generated ones, to the table."),
+        (unfilled, "has columns that are NOT NULL without a default and not published:", "Give them a default."),
+    )
+    return [
+        blocked(Side.TARGET, f"table {sent.table} {problem} {listed(names)}", remedy)
+        for names, problem, remedy in verdicts
+        if names
+    ]

@@ -1,0 +1,298 @@
+"""`replicator check` on real servers: each obstacle gives its one finding, with side and remedy (issue, point 9)."""
+
+from collections.abc import Iterator
+from typing import Any
+from uuid import UUID
+
+import psycopg
+import pytest
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
+
+from replicator import control
+from replicator.check import Finding, Severity, blocking, check
+from replicator.control import Migration
+from replicator.errors import Side
+from replicator.postgres import connect
+from tests.fixtures.databases import Database, settings_for
+from tests.fixtures.servers import SOURCE_MAJOR, ServerMaker
+
+KEYLESS = "CREATE TABLE keyless (v text)"
+
+
+async def findings(source: Database | str, target: Database | str, **changes: Any) -> list[Finding]:
+    return await check(settings_for(source, target, **changes))
+
+
+async def only_finding(source: Database | str, target: Database | str, **changes: Any) -> Finding:
+    (finding,) = await findings(source, target, **changes)
+    assert finding.remedy
+    assert "\n" not in finding.message + finding.remedy
+    return finding
+
+
+async def blocked_by(source: Database | str, target: Database | str, **changes: Any) -> Finding:
+    """The one finding that blocks, warnings aside."""
+    (finding,) = [item for item in await findings(source, target, **changes) if blocking([item])]
+    assert finding.remedy
+    return finding
+
+
+@pytest.fixture
+def stranger(source: Database) -> Iterator[str]:
+    """The source's URL for a role that may publish but lacks REPLICATION."""
+    name = sql.Identifier("stranger")
+    with source.server.administer(source.name) as connection:
+        connection.execute(
+            sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}").format(name, sql.Literal(source.server.password))
+        )
+        connection.execute(sql.SQL("GRANT CREATE ON DATABASE {} TO {}").format(sql.Identifier(source.name), name))
+        yield source.server.dsn("stranger", source.name)
+        connection.execute(sql.SQL("DROP OWNED BY {}; DROP ROLE {}").format(name, name))
+
+
+async def test_given_two_sound_servers_there_is_nothing_to_say(source: Database, target: Database) -> None:
+    source.execute("CREATE TABLE t (id int PRIMARY KEY); CREATE SCHEMA s CREATE TABLE u (id int PRIMARY KEY)")
+    before = source.fetch("SELECT oid FROM pg_class ORDER BY oid")
+
+    assert await findings(source, target) == []
+
+    assert source.fetch("SELECT oid FROM pg_class ORDER BY oid") == before
+    assert source.value("SELECT count(*) FROM pg_publication") == 0
+
+
+async def test_given_an_older_source_there_is_nothing_to_say_either(source_15: Database, target: Database) -> None:
+    source_15.execute("CREATE TABLE t (id int PRIMARY KEY)")
+
+    assert await findings(source_15, target) == []
+
+
+@pytest.mark.parametrize("side", [Side.SOURCE, Side.TARGET])
+async def test_given_a_wrong_password_there_is_one_finding_for_that_side(
+    source: Database, target: Database, side: Side
+) -> None:
+    dsns = {Side.SOURCE: source.dsn, Side.TARGET: target.dsn}
+    dsns[side] = make_conninfo(dsns[side], password="not-the-one")
+
+    finding = await only_finding(dsns[Side.SOURCE], dsns[Side.TARGET])
+
+    assert finding.side is side
+    assert "password authentication failed" in finding.message
+    assert "not-the-one" not in finding.message
+
+
+async def test_given_a_host_that_does_not_resolve_it_is_named(source: Database, target: Database) -> None:
+    finding = await only_finding(make_conninfo(source.dsn, host="no-such-host.invalid"), target)
+
+    assert "no-such-host.invalid" in finding.message
+    assert finding.side is Side.SOURCE
+
+
+async def test_given_a_role_without_replication_the_remedy_is_the_attribute(
+    source: Database, target: Database, stranger: str
+) -> None:
+    finding = await blocked_by(stranger, target)
+
+    assert finding.side is Side.SOURCE
+    assert "REPLICATION" in finding.remedy
+
+
+async def test_given_a_low_wal_level_and_no_slot_each_is_named(target: Database, make_server: ServerMaker) -> None:
+    server = make_server(SOURCE_MAJOR, wal_level="replica", max_replication_slots="0")
+
+    found = await findings(server.superuser_dsn(), target)
+
+    assert [item.message for item in found if blocking([item])] == [
+        "wal_level is replica, not logical",
+        "all replication slots are in use",
+    ]
+
+
+async def test_given_both_urls_for_one_database_nothing_else_is_compared(source: Database) -> None:
+    source.execute("CREATE TABLE t (id int PRIMARY KEY)")
+    finding = await only_finding(source, make_conninfo(source.dsn, host="localhost"))
+
+    assert finding.side is Side.CONFIGURATION
+    assert finding.message == "both URLs lead to the same database"
+
+
+async def test_given_a_target_that_is_not_empty_its_tables_are_named(source: Database, target: Database) -> None:
+    source.execute("CREATE TABLE t (id int PRIMARY KEY)")
+    target.execute("CREATE TABLE other (id int)")
+
+    finding = await only_finding(source, target)
+
+    assert finding.side is Side.TARGET
+    assert "public.other" in finding.message
+    assert "REPLICATOR_SCHEMA" in finding.remedy
+
+
+async def test_given_our_own_migration_under_way_the_target_need_not_be_empty(
+    source: Database, target: Database
+) -> None:
+    source.execute("CREATE TABLE t (id int PRIMARY KEY)")
+    target.execute("CREATE TABLE t (id int PRIMARY KEY)")
+    async with await connect(target.dsn, Side.TARGET, "test") as connection:
+        await control.create(connection)
+        await control.start_migration(connection, Migration(UUID(int=1), "s", ("p",), True, {}, "1", 1, "d"))
+
+    assert await findings(source, target) == []
+
+
+async def test_given_an_extension_that_the_app_uses_and_the_target_lacks_it_is_blocked(
+    source: Database, target: Database
+) -> None:
+    # a member that the app's table uses, of an extension that no server has
+    source.execute("CREATE DOMAIN public.special AS text", superuser=True)
+    source.execute("UPDATE pg_extension SET extname = 'unheard_of' WHERE extname = 'plpgsql'", superuser=True)
+    source.execute("ALTER EXTENSION unheard_of ADD DOMAIN special", superuser=True)
+    assert [item.severity for item in await findings(source, target)] == [Severity.WARNING]
+
+    source.execute("CREATE TABLE t (id int PRIMARY KEY, v special)")
+
+    finding = await only_finding(source, target)
+    assert finding.severity is Severity.BLOCKED
+    assert finding.side is Side.TARGET
+    assert "unheard_of" in finding.message
+
+
+@pytest.mark.parametrize(
+    ("keyless", "severity", "words"),
+    [
+        ("refuse", Severity.BLOCKED, "could not be replicated: it has no primary key"),
+        ("full", Severity.WARNING, "REPLICA IDENTITY FULL will be set"),
+        ("insert-only", Severity.WARNING, "only inserts and truncates"),
+        ("exclude", Severity.WARNING, "no row will be moved"),
+    ],
+)
+async def test_given_a_table_without_identity_the_finding_says_what_the_policy_does(
+    source: Database, target: Database, keyless: str, severity: Severity, words: str
+) -> None:
+    source.execute(KEYLESS)
+
+    finding = await only_finding(source, target, keyless=keyless)
+
+    assert finding.severity is severity
+    assert words in finding.message
+    assert "public.keyless" in finding.message
+    assert "primary key" in finding.remedy
+
+
+async def test_given_a_publication_that_breaks_the_apps_updates_it_is_blocked(
+    source: Database, target: Database
+) -> None:
+    source.execute(KEYLESS + "; CREATE PUBLICATION bare FOR TABLE keyless")
+
+    finding = await only_finding(source, target, publications="bare")
+
+    assert blocking([finding])
+    assert "the app's own would fail" in finding.message
+
+
+async def test_given_a_publication_that_does_not_exist_it_is_blocked(source: Database, target: Database) -> None:
+    finding = await blocked_by(source, target, publications="missing")
+
+    assert finding.message == "there is no publication missing"
+
+
+async def test_given_tables_of_another_owner_publishing_is_probed_and_blocked(
+    source: Database, target: Database
+) -> None:
+    source.execute("CREATE TABLE foreign_property (id int PRIMARY KEY)", superuser=True)
+
+    finding = await only_finding(source, target)
+
+    assert finding.side is Side.SOURCE
+    assert "foreign_property" in finding.message
+
+
+async def test_given_what_will_not_be_moved_each_kind_is_a_warning(source: Database, target: Database) -> None:
+    source.execute(
+        "CREATE SCHEMA auth CREATE TABLE users (id int PRIMARY KEY); GRANT ALL ON SCHEMA auth TO postgres;"
+        "GRANT ALL ON auth.users TO postgres",
+        superuser=True,
+    )
+    source.execute(
+        "CREATE TABLE t (id int PRIMARY KEY REFERENCES auth.users);"
+        "CREATE UNLOGGED TABLE scratch (id int); SELECT lo_create(0)"
+    )
+
+    found = await findings(source, target)
+
+    assert {item.severity for item in found} == {Severity.WARNING}
+    assert [item.message.split(":")[0] for item in found] == [
+        "1 large objects are not moved",
+        "rows of unlogged tables are not moved",
+        "foreign keys into schemas that are not moved are left out on the target",
+    ]
+
+
+async def test_given_a_target_role_without_rights_each_is_named(source: Database, target: Database) -> None:
+    revoked = sql.SQL("ALTER DATABASE {0} OWNER TO CURRENT_USER; REVOKE ALL ON DATABASE {0} FROM PUBLIC, app").format(
+        sql.Identifier(target.name)
+    )
+    target.execute(
+        revoked.as_string() + f"; GRANT CONNECT ON DATABASE {target.name} TO app",
+        superuser=True,
+    )
+
+    found = await findings(source, target)
+
+    assert [(item.severity, item.side) for item in found] == [(Severity.BLOCKED, Side.TARGET)] * 2
+    assert "create schemas" in found[0].message
+    assert "temporary tables" in found[1].message
+
+
+async def test_given_an_encoding_that_cannot_hold_every_text_it_is_blocked(source: Database, target: Database) -> None:
+    name = target.name + "_latin"
+    with target.server.administer() as connection:
+        connection.execute(f"CREATE DATABASE {name} OWNER app ENCODING 'LATIN1' TEMPLATE template0 LOCALE 'C'".encode())
+        try:
+            finding = await only_finding(source, target.server.dsn("app", name))
+        finally:
+            connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+
+    assert blocking([finding])
+    assert "encoding is LATIN1" in finding.message
+
+
+async def test_given_a_schema_of_the_users_own_every_column_needs_its_place(source: Database, target: Database) -> None:
+    source.execute("CREATE TABLE t (id int PRIMARY KEY, v text); CREATE TABLE gone (id int PRIMARY KEY)")
+    target.execute("CREATE TABLE t (extra int, id int PRIMARY KEY)")
+
+    found = await findings(source, target, REPLICATOR_SCHEMA="existing")
+
+    assert [item.message for item in found if blocking([item])] == [
+        "published tables are missing: public.gone",
+        "table public.t has no column for v",
+    ]
+
+
+async def test_given_a_schema_of_the_users_own_the_right_to_replica_mode_is_probed(
+    source: Database, target: Database
+) -> None:
+    finding = await only_finding(source, target, REPLICATOR_SCHEMA="existing")
+    assert finding.severity is Severity.WARNING
+    assert "session_replication_role" in finding.message
+
+    assert await findings(source, target.superuser_dsn, REPLICATOR_SCHEMA="existing") == []
+
+
+async def test_given_no_pg_dump_that_is_new_enough_it_is_blocked(
+    source: Database, target: Database, tmp_path: Any
+) -> None:
+    finding = await only_finding(source, target, pg_bin=str(tmp_path))
+
+    assert finding.side is Side.CONFIGURATION
+    assert "pg_dump" in finding.message
+
+
+async def test_given_an_open_prepared_transaction_it_is_a_warning(source: Database, target: Database) -> None:
+    with psycopg.connect(source.dsn, autocommit=True) as connection:
+        connection.execute("BEGIN; CREATE TABLE t (id int PRIMARY KEY); PREPARE TRANSACTION 'waiting'")
+        try:
+            finding = await only_finding(source, target)
+        finally:
+            connection.execute("ROLLBACK PREPARED 'waiting'")
+
+    assert "1 prepared transactions" in finding.message
