@@ -53,13 +53,6 @@ class ConfigurationError(ReplicatorError):
     hint = "Correct the setting and start again."
 
 
-class NotReadyError(ReplicatorError):
-    """The preflight found what blocks the migration; each finding has its own remedy."""
-
-    side = Side.CONFIGURATION
-    hint = "Follow the remedies, then start again; `replicator check` shows them all."
-
-
 # --- reaching a server -----------------------------------------------------------------------------------------------
 
 
@@ -202,6 +195,12 @@ class CutoverError(ReplicatorError):
 
     side = Side.SOURCE
     hint = "Remove the reason, then run `replicator cutover` again."
+
+
+class CleanupError(ReplicatorError):
+    """The cleanup could not remove something, or must not."""
+
+    hint = "Remove the reason, then run `replicator cleanup` again: it goes on with what is left."
 
 
 class CommandBusyError(ReplicatorError):

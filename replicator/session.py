@@ -39,7 +39,7 @@ class Session:
     """Bootstraps, then streams, with a beating pulse beside it."""
 
     def __init__(
-        self, settings: Settings, metrics: Metrics, health: Health, lag: LagTracker, lease: Lease, source: Connection
+        self, settings: Settings, metrics: Metrics, health: Health, *, lag: LagTracker, lease: Lease, source: Connection
     ) -> None:
         self._settings = settings
         self._metrics = metrics

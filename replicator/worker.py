@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Final, NoReturn
 
 import structlog
@@ -12,6 +12,8 @@ from monitoring.health import Health
 from monitoring.metrics import Metrics
 from monitoring.push import pushing
 from monitoring.server import http_server
+from replicator import control
+from replicator.check import Finding, Severity, blocking, check
 from replicator.config import Settings
 from replicator.errors import MigrationRemovedError, ReplicatorError, Side, UnknownHostError
 from replicator.lag import LagTracker
@@ -34,6 +36,18 @@ async def run(settings: Settings, *, stream: bool = True) -> None:
     metrics, health = Metrics(), Health(settings.lease_timeout)
     async with http_server(settings, metrics, health), pushing(settings, metrics, health):
         await Worker(settings, metrics, health).run(stream=stream)
+
+
+class NotReadyError(ReplicatorError):
+    """The preflight found what blocks the migration; each of the ``findings`` has its own side and remedy."""
+
+    side = Side.CONFIGURATION
+    hint = "Follow the remedies, then start again; `replicator check` shows them all."
+
+    def __init__(self, findings: Sequence[Finding]) -> None:
+        blocked = [finding for finding in findings if finding.severity is Severity.BLOCKED]
+        super().__init__(f"the preflight found {len(blocked)} obstacle(s)")
+        self.findings = blocked
 
 
 class Worker:
@@ -63,13 +77,16 @@ class Worker:
         """Run one session. A loss after it had streamed for a while is no failure: the next pause is short again."""
         session: Session | None = None
         try:
+            await self._preflight()
             async with self._lease() as lease:
                 self._has_connected = self._health.target_connected = True
                 if await self._is_done(lease):
                     await self._idle(lease)
                 async with connected(self._settings.source, Side.SOURCE, "worker") as source:
                     self._health.source_connected = True
-                    session = Session(self._settings, self._metrics, self._health, self._lag, lease, source)
+                    session = Session(
+                        self._settings, self._metrics, self._health, lag=self._lag, lease=lease, source=source
+                    )
                     await session.run(stream=stream)
         except ReplicatorError as error:
             self._metrics.count_error(error)
@@ -83,6 +100,16 @@ class Worker:
             self._health.source_connected = self._health.target_connected = False
             self._health.step_back()
             self._metrics.set_lag(None, None)
+
+    async def _preflight(self) -> None:
+        """Before anything is made on either server, let the check say whether it can work at all."""
+        async with connected(self._settings.target, Side.TARGET, "preflight") as target:
+            self._has_connected = True
+            if await control.exists(target) and await control.read_migration(target) is not None:
+                return
+        findings = await check(self._settings)
+        if blocking(findings):
+            raise NotReadyError(findings)
 
     @staticmethod
     async def _is_done(lease: Lease) -> bool:

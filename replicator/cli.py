@@ -1,0 +1,265 @@
+"""The command line: the composition root, one function a command.
+
+Exit codes: 0 done, 1 failed or not ready, 2 bad usage or configuration (design page, section 6). With ``--json`` a
+command prints one JSON document on standard output; logs always go to standard error.
+"""
+
+import asyncio
+import json
+import signal
+from collections.abc import Callable, Coroutine
+from typing import Annotated, Any, NoReturn
+
+import structlog
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from replicator import __version__, worker
+from replicator.check import Finding, Severity, blocking, check
+from replicator.cleanup import cleanup
+from replicator.config import Settings, load_settings
+from replicator.cutover import abort, cutover
+from replicator.demo.run import DemoOptions, run_demo
+from replicator.errors import ConfigurationError, ReplicatorError
+from replicator.logs import configure_logs
+from replicator.status import read_status, render, watch
+
+app = typer.Typer(
+    name="replicator",
+    help="Moves a live Postgres database to another server with near-zero downtime.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+log = structlog.get_logger(__name__)
+out = Console()
+
+DONE, FAILED, MISUSED = 0, 1, 2
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
+Work = Callable[[Settings], Coroutine[Any, Any, int]]
+
+
+def _settings_help() -> str:
+    lines = [
+        f"{Settings.variable(name)}: {field.description} [{_default(field.get_default())}]"
+        for name, field in Settings.model_fields.items()
+    ]
+    return "\b\nSettings, from the environment:\n" + "\n".join(lines)
+
+
+def _default(value: Any) -> str:  # noqa: ANN401  # a default may be anything
+    text = getattr(value, "value", value)
+    return "required" if "Undefined" in type(text).__name__ else f"{text!s}" if text not in ((), None, "") else "unset"
+
+
+# --- running a command ------------------------------------------------------------------------------------------------
+
+
+def _execute(work: Work, *, as_json: bool, when_stopped: int = FAILED) -> NoReturn:
+    """Read the settings, run, and exit. SIGTERM and SIGINT cancel the work, which cleans up after itself."""
+    try:
+        settings = load_settings()
+        configure_logs(settings.log_format, settings.log_level)
+        code = asyncio.run(_until_signal(work(settings), when_stopped))
+    except ReplicatorError as error:
+        _tell(error, as_json=as_json)
+        code = MISUSED if isinstance(error, ConfigurationError) else FAILED
+    raise typer.Exit(code)
+
+
+async def _until_signal(work: Coroutine[Any, Any, int], when_stopped: int) -> int:
+    task = asyncio.ensure_future(work)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+    try:
+        return await task
+    except asyncio.CancelledError:
+        log.info("stopped by a signal")
+        return when_stopped
+
+
+def _tell(error: ReplicatorError, *, as_json: bool) -> None:
+    """A line for each thing that is wrong: which side, what, and the remedy."""
+    wrong = [(error.side, error.message, error.hint)]
+    if isinstance(error, worker.NotReadyError):
+        wrong = [(finding.side, finding.message, finding.remedy) for finding in error.findings]
+    if as_json:
+        keys = ("side", "message", "remedy")
+        _print_json({"errors": [dict(zip(keys, (s.value, *rest), strict=True)) for s, *rest in wrong]})
+    for side, message, remedy in wrong:
+        typer.echo(f"error: {side.value}: {message} — {remedy}", err=True)
+
+
+def _print_json(document: object) -> None:
+    typer.echo(json.dumps(document, default=str))
+
+
+# --- commands ---------------------------------------------------------------------------------------------------------
+
+
+@app.command("check")
+def check_command(as_json: Json = False) -> None:
+    """Preflight: list what stands in the way of a migration, each with its remedy. Changes nothing."""
+
+    async def work(settings: Settings) -> int:
+        findings = await check(settings)
+        if as_json:
+            _print_json({"ready": not blocking(findings), "findings": [_as_json(finding) for finding in findings]})
+        else:
+            _print_findings(findings)
+        return FAILED if blocking(findings) else DONE
+
+    _execute(work, as_json=as_json)
+
+
+def _as_json(finding: Finding) -> dict[str, str]:
+    return {
+        "severity": finding.severity.value,
+        "side": finding.side.value,
+        "message": finding.message,
+        "remedy": finding.remedy,
+    }
+
+
+def _print_findings(findings: list[Finding]) -> None:
+    styles = {Severity.BLOCKED: "red", Severity.WARNING: "yellow"}
+    table = Table("", "side", "finding", "remedy", show_lines=True)
+    for finding in findings:
+        severity = Text(finding.severity.value, style=styles[finding.severity])
+        table.add_row(severity, finding.side.value, Text(finding.message), Text(finding.remedy))
+    if findings:
+        out.print(table)
+    out.print(Text("blocked", "red") if blocking(findings) else Text("ready", "green"))
+
+
+@app.command("run", epilog=_settings_help())
+def run_command(as_json: Json = False) -> None:
+    """The worker: bootstraps if needed, streams, resumes after any stop. SIGTERM stops it cleanly."""
+
+    async def work(settings: Settings) -> int:
+        await worker.run(settings)
+        return DONE
+
+    _execute(work, as_json=as_json, when_stopped=DONE)
+
+
+@app.command("bootstrap")
+def bootstrap_command(as_json: Json = False) -> None:
+    """Copy schema and rows, build keys and indexes, and stop where streaming would begin."""
+
+    async def work(settings: Settings) -> int:
+        await worker.run(settings, stream=False)
+        if as_json:
+            _print_json({"result": "ok"})
+        return DONE
+
+    _execute(work, as_json=as_json)
+
+
+@app.command("status")
+def status_command(
+    as_json: Json = False,
+    watching: Annotated[bool, typer.Option("--watch", help="Keep showing it until Ctrl-C.")] = False,
+) -> None:
+    """Phase, lag in bytes and seconds, tables, slot and worker."""
+
+    async def work(settings: Settings) -> int:
+        if watching:
+            await watch(settings, out)
+            return DONE
+        status = await read_status(settings)
+        if as_json:
+            _print_json(status.to_json())
+        else:
+            out.print(render(status))
+        return DONE if status.healthy else FAILED
+
+    _execute(work, as_json=as_json, when_stopped=DONE)
+
+
+@app.command("cutover")
+def cutover_command(
+    as_json: Json = False,
+    rehearse: Annotated[bool, typer.Option("--rehearse", help="Do all but the fence, and undo it.")] = False,
+    aborting: Annotated[bool, typer.Option("--abort", help="Undo a cutover before its point of no return.")] = False,
+    omit_failing: Annotated[
+        bool, typer.Option("--omit-failing", help="Leave out what the rehearsal showed cannot be made on the target.")
+    ] = False,
+) -> None:
+    """Switch: fence writes on the source, drain, finish the target, report the downtime."""
+
+    async def work(settings: Settings) -> int:
+        if aborting:
+            await abort(settings)
+            document: dict[str, Any] = {"result": "aborted"}
+        else:
+            report = await cutover(settings, _say, omit_failing=omit_failing, rehearse=rehearse)
+            document = report.to_json()
+        if as_json:
+            _print_json(document)
+        return DONE
+
+    _execute(work, as_json=as_json)
+
+
+def _say(line: str) -> None:
+    """Progress goes to standard error: standard output is for the result."""
+    typer.echo(line, err=True)
+
+
+@app.command("cleanup")
+def cleanup_command(as_json: Json = False) -> None:
+    """Remove slot, publications, fence and control tables; the data stays."""
+
+    async def work(settings: Settings) -> int:
+        removed = await cleanup(settings)
+        if as_json:
+            _print_json({"removed": removed})
+        else:
+            for line in removed or ["nothing to remove"]:
+                out.print(line, markup=False)
+        return DONE
+
+    _execute(work, as_json=as_json)
+
+
+@app.command("demo")
+def demo_command(
+    seconds: Annotated[float, typer.Option(help="Seconds of streaming before the cutover.")] = 15,
+    rate: Annotated[float, typer.Option(help="Transactions a second of the writers.")] = 200,
+    rows: Annotated[int, typer.Option(help="Rows before the migration begins.")] = 50_000,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave both servers up and print their URLs.")] = False,
+    as_json: Json = False,
+) -> None:
+    """The whole migration on two embedded servers under live writes; exit 0 only if nothing was lost."""
+    configure_logs("auto", "warning")
+    options = DemoOptions(seconds=seconds, rate=rate, rows=rows, keep=keep, json=as_json)
+    code = FAILED
+    try:
+        code = asyncio.run(_until_signal(_run_demo(options), FAILED))
+    except ReplicatorError as error:
+        _tell(error, as_json=as_json)
+    raise typer.Exit(code)
+
+
+async def _run_demo(options: DemoOptions) -> int:
+    report = await run_demo(options)
+    if options.json:
+        _print_json(report.to_json())
+    return DONE if report.ok else FAILED
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit(DONE)
+
+
+def main() -> None:
+    """The console script."""
+    app()
