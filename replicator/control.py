@@ -130,6 +130,9 @@ _keys: Final = sa.Table(
     _timestamp("done_at"),
 )
 
+TABLES: Final = frozenset(table.name for table in _METADATA.tables.values())
+"""The names of all control tables."""
+
 
 @dataclass(frozen=True, slots=True)
 class Migration:
