@@ -140,7 +140,7 @@ async def _look_at_tables(
     found.published = await published_tables(source, migration.publications)
     found.obstacles.extend(compare_tables(found.published, records))
     if migration.owns_publications:
-        _look_outside(found, settings, await source_tables(source, settings.exclude_schemas))
+        _look_outside(found, settings, await source_tables(source, [*settings.exclude_schemas, control.SCHEMA]))
     found.fenced = await tables_to_fence(source, migrated(found.published))
     if foreign := [item.table for item in found.fenced if not item.owned]:
         found.obstacles.append(

@@ -20,7 +20,7 @@ from replicator.cutover.switch import Detail, Switch
 from replicator.cutover.undo import forget, lift, take_back
 from replicator.errors import CutoverError, ReplicatorError, Side
 from replicator.exclusive import only_command
-from replicator.model import Phase
+from replicator.model import KeylessPolicy, Phase, SchemaMode
 from replicator.postgres import Connection, connected
 
 log = structlog.get_logger(__name__)
@@ -37,7 +37,7 @@ async def cutover(
     target refuses. Raises ReplicatorError; its message says whether writes on the source are open.
     """
     async with _opened(settings) as (migration, target):
-        run = _Run(settings, migration, target, report, omit_failing)
+        run = _Run(_as_recorded(settings, migration), migration, target, report, omit_failing)
         return await (run.rehearse() if rehearse else run.run())
 
 
@@ -67,6 +67,20 @@ async def _opened(settings: Settings) -> AsyncIterator[tuple[Migration, Connecti
             )
         async with only_command(target):
             yield migration, target
+
+
+def _as_recorded(settings: Settings, migration: Migration) -> Settings:
+    """With what shapes the migration as its worker has it: this command may run where those variables are not set."""
+    shape = migration.settings
+    return settings.model_copy(
+        update={
+            "schema_mode": SchemaMode(shape.get("REPLICATOR_SCHEMA", settings.schema_mode)),
+            "keyless": KeylessPolicy(shape.get("REPLICATOR_KEYLESS", settings.keyless)),
+            "exclude_schemas": tuple(filter(None, shape["REPLICATOR_EXCLUDE_SCHEMAS"].split(",")))
+            if "REPLICATOR_EXCLUDE_SCHEMAS" in shape
+            else settings.exclude_schemas,
+        }
+    )
 
 
 @dataclass(slots=True)

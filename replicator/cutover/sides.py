@@ -1,18 +1,11 @@
-"""Telling whose side an error of the driver is."""
+"""Telling whose side an error of the driver is, while a cutover runs."""
 
-import contextlib
-from collections.abc import Iterator
-
-import psycopg
+from contextlib import AbstractContextManager
 
 from replicator.errors import CutoverError, Side
-from replicator.postgres import translate
+from replicator.postgres import reporting
 
 
-@contextlib.contextmanager
-def on(side: Side, doing: str) -> Iterator[None]:
-    """Turn psycopg's errors into ours, with the side and what was being done."""
-    try:
-        yield
-    except psycopg.Error as error:
-        raise translate(error, side, doing, otherwise=CutoverError) from None
+def on(side: Side, doing: str) -> AbstractContextManager[None]:
+    """Turn psycopg's errors within the block into ours; what is not known to be passing is a CutoverError."""
+    return reporting(side, doing, CutoverError)
