@@ -10,7 +10,7 @@ import contextlib
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 from uuid import UUID
 
 import asyncpg
@@ -30,6 +30,11 @@ from replicator.errors import (
 )
 from replicator.model import TableName, TableState
 from replicator.postgres import connect_error, qualified, translate
+
+if TYPE_CHECKING:
+    _Connection = asyncpg.Connection[asyncpg.Record]
+else:
+    _Connection = asyncpg.Connection  # generic only for the type checker
 
 _QUEUED_CHUNKS: Final = 4
 """Chunks between the two sides; a chunk is what had arrived, up to some hundred kB."""
@@ -73,8 +78,8 @@ class Relay:
 
     def __init__(
         self,
-        source: asyncpg.Connection[asyncpg.Record],
-        target: asyncpg.Connection[asyncpg.Record],
+        source: _Connection,
+        target: _Connection,
         epoch: UUID,
         count_bytes: Callable[[int], None],
     ) -> None:
@@ -234,7 +239,7 @@ def _count(status: str) -> int:
 # --- connections ------------------------------------------------------------------------------------------------------
 
 
-class _KeptAlive(asyncpg.Connection[asyncpg.Record]):
+class _KeptAlive(_Connection):
     """A connection that notices when its peer is gone, as libpq's do (postgres.connect)."""
 
     def __init__(self, protocol: Any, transport: asyncio.Transport, *rest: Any) -> None:  # noqa: ANN401  # asyncpg's own
@@ -248,9 +253,7 @@ class _KeptAlive(asyncpg.Connection[asyncpg.Record]):
 
 
 @contextlib.asynccontextmanager
-async def _connected(
-    dsn: str, side: Side, settings: Mapping[str, str]
-) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
+async def _connected(dsn: str, side: Side, settings: Mapping[str, str]) -> AsyncIterator[_Connection]:
     arguments = connect_arguments(dsn, side, "worker copy", settings)
     try:
         connection = await asyncpg.connect(**arguments, connection_class=_KeptAlive, statement_cache_size=10)

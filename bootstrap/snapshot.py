@@ -23,6 +23,10 @@ class Keeper:
     snapshot: str
     block_bytes: int
 
+    async def release(self) -> None:
+        """Let the source clean up again, as soon as no job needs the snapshot any more."""
+        await self.connection.close()
+
 
 @contextlib.asynccontextmanager
 async def keep_snapshot(dsn: str, exported: str) -> AsyncIterator[Keeper]:

@@ -280,6 +280,11 @@ async def start_migration(connection: Connection, migration: Migration) -> None:
     )
 
 
+async def forget_migration(connection: Connection) -> None:
+    """Remove the record of a migration that has no progress yet, so that another can be recorded."""
+    await _run(connection, _migration.delete())
+
+
 async def set_phase(connection: Connection, phase: Phase) -> None:
     """Enter a phase; entering the current one again changes nothing."""
     await _run(

@@ -1,0 +1,68 @@
+"""Running a dump's statements on the target, and naming the one that was refused."""
+
+from collections.abc import Iterable
+from typing import Final, LiteralString
+
+import psycopg
+from psycopg import sql
+
+from bootstrap.entries import Entry
+from replicator.errors import ReplicatorError, Side, TargetError
+from replicator.postgres import Connection, translate
+
+_SETTINGS: Final[LiteralString] = """
+SET LOCAL search_path = ''; SET LOCAL check_function_bodies = off; SET LOCAL standard_conforming_strings = on;
+SET LOCAL client_min_messages = warning; SET LOCAL default_table_access_method = heap; SET LOCAL default_tablespace = ''
+"""
+"""What a dump relies on, for as long as the transaction lasts: the session keeps the application's search_path."""
+
+_EXISTS: Final = frozenset({"42P07", "42710", "42723", "42P06"})
+_LACKS: Final = frozenset({"3F000", "42P01", "42704", "42883", "42703"})
+_FORBIDDEN: Final = "42501"
+
+
+async def make_entries(target: Connection, entries: Iterable[Entry]) -> None:
+    """Run entries within the caller's transaction: together, and one by one only to find out which was refused.
+
+    Raises TargetError that names the object and the remedy, or a retryable error.
+    """
+    entries = list(entries)
+    await target.execute(_SETTINGS)
+    try:
+        async with target.transaction():
+            await target.execute("\n".join(entry.sql for entry in entries).encode())
+    except psycopg.Error as error:
+        if error.sqlstate is None:
+            raise translate(error, Side.TARGET, "making the schema") from None
+        for entry in entries:
+            await _make_one(target, entry)
+
+
+async def _make_one(target: Connection, entry: Entry) -> None:
+    try:
+        await target.execute(entry.sql.encode())
+    except psycopg.Error as error:
+        raise _refusal(error, entry) from None
+
+
+def _refusal(error: psycopg.Error, entry: Entry) -> ReplicatorError:
+    failure = translate(error, Side.TARGET, f"making {entry}", otherwise=TargetError)
+    if error.sqlstate in _EXISTS:
+        failure.hint = "Empty the target database, or set REPLICATOR_SCHEMA=existing if its schema is yours."
+    elif error.sqlstate in _LACKS:
+        failure.hint = (
+            "Make what it needs on the target, or drop it from the source, or move it to a schema that "
+            "REPLICATOR_EXCLUDE_SCHEMAS names; then start again."
+        )
+    elif error.sqlstate == _FORBIDDEN:
+        failure.hint = "Give the role of TARGET_DATABASE_URL the right to do that, then start again."
+    elif isinstance(failure, TargetError):
+        failure.hint = "Remove the reason on the target, then start again: what is made already is kept."
+    return failure
+
+
+async def make_schema(target: Connection, name: str) -> None:
+    """Make a schema unless it is there: CREATE SCHEMA IF NOT EXISTS would need the right to make one even then."""
+    cursor = await target.execute("SELECT FROM pg_catalog.pg_namespace WHERE nspname = %s", [name])
+    if await cursor.fetchone() is None:
+        await target.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(name)))
