@@ -33,8 +33,8 @@ def register(connection: Connection) -> None:
 
 
 def parameters(row: Row | Key) -> list[WireText | None]:
-    """The values of a COPY line as parameters of a statement."""
-    return [None if value == NULL else WireText(_unescaped(value)) for value in row.split(b"\t")]
+    """The values of a COPY line as parameters of a statement; None too for one that was not sent, which none takes."""
+    return [None if value in (NULL, UNCHANGED) else WireText(_unescaped(value)) for value in row.split(b"\t")]
 
 
 def _unescaped(value: bytes) -> bytes:
