@@ -15,7 +15,7 @@ from replicator.check.finding import Finding, blocked, from_error
 from replicator.check.places import places
 from replicator.config import Settings
 from replicator.errors import ReplicatorError, Side
-from replicator.postgres import Connection, connect, describe
+from replicator.postgres import Connection, connect, describe, translate
 
 SOURCE_CHECKS: Final[Sequence[Callable[[Source], Awaitable[list[Finding]]]]] = (
     on_source.server,
@@ -49,9 +49,9 @@ async def check(settings: Settings) -> list[Finding]:
     async with AsyncExitStack() as stack:
         target = source = None
         if connection := await _connect(stack, settings.target, Side.TARGET, findings):
-            target = await read_target(settings, connection)
+            target = await _read(read_target(settings, connection), Side.TARGET, findings)
         if connection := await _connect(stack, settings.source, Side.SOURCE, findings):
-            source = await read_source(settings, connection, target)
+            source = await _read(read_source(settings, connection, target), Side.SOURCE, findings)
         if source is not None:
             await _run(SOURCE_CHECKS, source, Side.SOURCE, findings)
         if target is not None:
@@ -77,6 +77,14 @@ async def _connect(stack: AsyncExitStack, dsn: str, side: Side, findings: list[F
         return None
     stack.push_async_callback(connection.close)
     return connection
+
+
+async def _read(subject: Awaitable[_SubjectT], side: Side, findings: list[Finding]) -> _SubjectT | None:
+    try:
+        return await subject
+    except psycopg.Error as error:
+        findings.append(from_error(translate(error, side, "reading the catalog")))
+        return None
 
 
 async def _run(

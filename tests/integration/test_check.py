@@ -296,3 +296,19 @@ async def test_given_an_open_prepared_transaction_it_is_a_warning(source: Databa
             connection.execute("ROLLBACK PREPARED 'waiting'")
 
     assert "1 prepared transactions" in finding.message
+
+
+async def test_given_control_tables_of_another_role_it_is_a_finding_and_the_source_is_still_checked(
+    source: Database, target: Database
+) -> None:
+    source.execute(KEYLESS)
+    async with await connect(target.superuser_dsn, Side.TARGET, "test") as connection:
+        await control.create(connection)
+
+    found = await findings(source, target)
+
+    assert [(item.severity, item.side) for item in found] == [
+        (Severity.BLOCKED, Side.TARGET),
+        (Severity.BLOCKED, Side.SOURCE),
+    ]
+    assert "permission denied" in found[0].message
