@@ -1,7 +1,7 @@
 """What the demo found out: the figures, the verdict, and how both are shown."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from rich.console import ConsoleRenderable, Group
@@ -47,11 +47,24 @@ class LagSample:
 
 
 @dataclass(frozen=True, slots=True)
+class KeptServer:
+    """A server that was left up: ``kill PID`` ends it, then its folder can go."""
+
+    side: str
+    url: str
+    pid: int
+    folder: str
+
+    def __str__(self) -> str:
+        return f"{self.side}: {self.url} (to end it: kill {self.pid}; its folder: {self.folder})"
+
+
+@dataclass(frozen=True, slots=True)
 class DemoReport:
     """The outcome; ``problems`` is empty only if nothing was lost, added, changed or went wrong.
 
     Transactions are the app's; ``transactions_on_target`` is how many of them the target holds by the writers' own
-    count. ``kept`` says where the servers are, if they were left up.
+    count. ``kept`` are the servers, if they were left up.
     """
 
     problems: tuple[str, ...]
@@ -63,7 +76,7 @@ class DemoReport:
     copied: Copied | None = None
     lag: tuple[LagSample, ...] = ()
     downtime_seconds: float | None = None
-    kept: tuple[str, ...] = ()
+    kept: tuple[KeptServer, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -125,7 +138,7 @@ class DemoReport:
                 }
                 for item in self.tables
             },
-            "kept": list(self.kept),
+            "kept": [asdict(server) for server in self.kept],
         }
 
 
@@ -144,7 +157,7 @@ def render(report: DemoReport) -> ConsoleRenderable:
     parts += [Text(f"✗ {problem}", style="red") for problem in report.problems]
     if report.ok:
         parts.append(Text("Nothing was lost, added or changed.", style="bold green"))
-    parts += [Text(line) for line in report.kept]
+    parts += [Text(str(server)) for server in report.kept]
     return Group(*parts)
 
 

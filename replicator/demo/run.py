@@ -22,7 +22,7 @@ from replicator.demo import installation
 from replicator.demo.app import WRITERS, count_rows, create_app
 from replicator.demo.judge import Outcome, judge
 from replicator.demo.progress import Progress
-from replicator.demo.report import Copied, DemoReport, LagSample, render
+from replicator.demo.report import Copied, DemoReport, KeptServer, LagSample, render
 from replicator.demo.roles import render_like, supabase_like
 from replicator.demo.servers import Server
 from replicator.demo.worker import Worker, running_worker
@@ -66,7 +66,7 @@ async def run_demo(options: DemoOptions) -> DemoReport:
                 report = DemoReport((f"{error} — {error.hint}",))
             except psycopg.Error as error:
                 report = DemoReport((f"the sample app: {postgres.describe(error)}",))
-    report = replace(report, servers=servers.title, kept=servers.where() if options.keep else ())
+    report = replace(report, servers=servers.title, kept=servers.kept() if options.keep else ())
     if not options.json:
         Console().print(render(report))
     return report
@@ -87,13 +87,12 @@ class _Servers:
     def worker_log(self) -> Path:
         return self.source.folder / "replicator.log"
 
-    def where(self) -> tuple[str, ...]:
+    def kept(self) -> tuple[KeptServer, ...]:
+        both = (("source", self.source, self.source_dsn), ("target", self.target, self.target_dsn))
         return tuple(
-            f"{name}: {dsn} (process {server.pid}, folder {server.folder})"
-            for name, server, dsn in (
-                ("source", self.source, self.source_dsn),
-                ("target", self.target, self.target_dsn),
-            )
+            KeptServer(side, dsn, server.pid, str(server.folder))
+            for side, server, dsn in both
+            if server.pid is not None
         )
 
 
@@ -124,7 +123,7 @@ def _settings(servers: _Servers) -> Settings:
             "SOURCE_DATABASE_URL": servers.source_dsn,
             "TARGET_DATABASE_URL": servers.target_dsn,
             # the app updates and deletes in a table without a key
-            Settings.variable("keyless"): KeylessPolicy.FULL,
+            "keyless": KeylessPolicy.FULL,
             "status_interval": _SAMPLE,
             "http_port": 0,
             # should we be killed, the worker does not look for its servers for ever
