@@ -7,16 +7,18 @@ from typing import Final, LiteralString, NamedTuple
 
 from psycopg.rows import class_row
 
+from bootstrap.places import Place, require_empty
 from replicator.catalog import published_tables
 from replicator.check.context import Pair, Source
-from replicator.check.finding import Finding, blocked, listed
+from replicator.check.finding import Finding, blocked, from_error, listed
 from replicator.errors import ReplicatorError, Side
 from replicator.model import SchemaMode, TableName
 from replicator.postgres import Connection
 from replicator.source.publication import plan
 
 _COLUMNS: Final[LiteralString] = """
-SELECT n.nspname AS schema, c.relname AS table, a.attname AS name, a.attgenerated <> '' AS generated,
+SELECT n.nspname AS schema, c.relname AS table, c.relkind = 'p' AS partitioned, a.attname AS name,
+       a.attgenerated <> '' AS generated,
        a.attnotnull AND NOT a.atthasdef AND a.attidentity = '' AS required
   FROM pg_catalog.pg_class c
   JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
@@ -32,6 +34,7 @@ class Column(NamedTuple):
 
     schema: str
     table: str
+    partitioned: bool
     name: str
     generated: bool
     required: bool
@@ -53,7 +56,19 @@ async def places(pair: Pair) -> list[Finding]:
         sent = await _sent(pair.source)
     except ReplicatorError:
         return []  # a missing publication has a finding of its own
-    return places_verdict(sent, await _columns(pair.target.connection, [item.table for item in sent]))
+    columns = await _columns(pair.target.connection, [item.table for item in sent])
+    found = places_verdict(sent, columns)
+    if not pair.source.under_way:
+        found += await _emptiness(pair.target.connection, columns)
+    return found
+
+
+async def _emptiness(target: Connection, columns: Mapping[TableName, Sequence[Column]]) -> list[Finding]:
+    try:
+        await require_empty(target, [Place(*name, own[0].partitioned, []) for name, own in columns.items()])
+    except ReplicatorError as error:
+        return [from_error(error)]
+    return []
 
 
 async def _sent(source: Source) -> list[Sent]:

@@ -268,6 +268,15 @@ async def test_given_a_schema_of_the_users_own_every_column_needs_its_place(sour
     ]
 
 
+async def test_given_a_schema_of_the_users_own_its_tables_must_be_empty(source: Database, target: Database) -> None:
+    for database in (source, target):
+        database.execute("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1)")
+
+    finding = await blocked_by(source, target, REPLICATOR_SCHEMA="existing")
+
+    assert finding.message == "table public.t is not empty on the target"
+
+
 async def test_given_a_schema_of_the_users_own_the_right_to_replica_mode_is_probed(
     source: Database, target: Database
 ) -> None:

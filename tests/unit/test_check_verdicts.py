@@ -139,7 +139,7 @@ def test_given_no_right_to_replica_mode_only_tables_of_others_block() -> None:
 
 
 def column(name: str, *, generated: bool = False, required: bool = False) -> Column:
-    return Column(TABLE.schema, TABLE.name, name, generated, required)
+    return Column(TABLE.schema, TABLE.name, False, name, generated, required)
 
 
 @pytest.mark.parametrize(
