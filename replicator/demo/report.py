@@ -180,10 +180,10 @@ def _figures(report: DemoReport) -> Table:
     grid.add_column()
     grid.add_row(
         "transactions",
-        f"{report.transactions:,} committed by the app, {report.transactions_on_target:,} of them on the target"
-        f" ({report.transactions_rolled_back:,} rolled back)",
+        f"{report.transactions:,} committed, {report.transactions_on_target:,} on the target,"
+        f" {report.transactions_rolled_back:,} rolled back",
     )
-    grid.add_row("copied", f"{report.copied}, schema, keys and indexes included" if report.copied else "not measured")
+    grid.add_row("copied", f"{report.copied}, indexes built" if report.copied else "not measured")
     grid.add_row("lag", _lag(report.lag))
     if chart := _chart([item.seconds or 0.0 for item in report.lag]):
         grid.add_row("", chart)
@@ -212,4 +212,4 @@ def _chart(values: Sequence[float]) -> str:
 def _downtime(report: DemoReport) -> str:
     if report.downtime_seconds is None:
         return "not measured"
-    return f"{report.downtime_seconds:.2f} s, from the fence on the source until the target was open"
+    return f"{report.downtime_seconds:.2f} s, from the fence until the target was open"
