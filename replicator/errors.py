@@ -130,6 +130,13 @@ class SnapshotLostError(SourceError):
     hint = "replicator begins a new round for the tables that were not finished."
 
 
+class UnknownTableError(SourceError):
+    """A change came for a table that has no snapshot yet: it needs a round before the stream can go on."""
+
+    retryable = True
+    hint = "replicator copies the table, then goes on with the stream."
+
+
 # --- the target ------------------------------------------------------------------------------------------------------
 
 

@@ -17,8 +17,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from replicator.errors import ProtocolError
-from replicator.lsn import INVALID, Lsn
+from replicator.errors import ProtocolError, ReplicatorError, UnknownTableError
+from replicator.lsn import INVALID, Lsn, format_lsn
 from replicator.model import (
     UNCHANGED,
     Change,
@@ -38,7 +38,7 @@ MARKER_PREFIX: Final = "replicator"
 
 
 NEVER: Final = Lsn(2**64 - 1)
-"""As a rule's ``snapshot_lsn``: no change is ever taken."""
+"""As a rule's ``snapshot_lsn``: a root that a TRUNCATE lists beside its leaves. No row can come under its name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +81,8 @@ class KeyedChanges:
         """A changed row: values that were not sent come from the old tuple, or from what the batch holds of the row."""
         new = self._filled_from_old(change)
         key = self._key(new)
+        if UNCHANGED in new and UNCHANGED in key.split(b"\t"):
+            raise self._impossible("does not send a key")
         old_key = key if change.old is None else self._key(change.old)
         pending = self.rows.pop(old_key, None)
         if pending is None:
@@ -184,7 +186,7 @@ class KeylessChanges:
                 yield image
 
     def __len__(self) -> int:
-        return len(self.added) + len(self.removed)
+        return sum(self.added.values()) + sum(self.removed.values())
 
 
 TableChanges = KeyedChanges | KeylessChanges
@@ -212,11 +214,17 @@ class Batch:
         self.size = 0
 
     def add(self, transaction: Transaction) -> None:
-        """Fold a transaction in. Raises ProtocolError on a sequence that no consistent table allows."""
+        """Fold a transaction in.
+
+        Raises ProtocolError on a sequence that no consistent table allows, UnknownTableError for a table to copy first.
+        """
         if self.first_lsn == INVALID:
             self.first_lsn = transaction.commit_lsn
-        for change in transaction.changes:
-            self._add(change, transaction.commit_lsn)
+        try:
+            for change in transaction.changes:
+                self._add(change, transaction.commit_lsn)
+        except ReplicatorError as error:
+            raise error.located(f"in transaction {format_lsn(transaction.commit_lsn)}") from None
         self.size += transaction.size
         if transaction.complete:
             self.end_lsn = transaction.end_lsn
@@ -248,6 +256,8 @@ class Batch:
     def _open(self, relation: Relation) -> TableChanges:
         """Begin on a relation. One that has changed its shape must not be folded into what its old shape left."""
         rule = self._rules(relation)
+        if rule.snapshot_lsn == NEVER:
+            raise UnknownTableError(f"table {relation.table} has no snapshot yet")
         if relation.oid in self._tables:
             self._close_segment()
         changes = KeylessChanges(relation, rule) if rule.key is None else KeyedChanges(relation, rule)

@@ -14,21 +14,13 @@ from replicator.apply.statements import Statements, truncate
 from replicator.apply.tables import read_target_table
 from replicator.apply.values import parameters, register
 from replicator.apply.writer import TableWriter
-from replicator.errors import ApplyError, ReplicatorError, Side
+from replicator.errors import ApplyError, ReplicatorError, Side, UnknownTableError
 from replicator.lsn import INVALID, Lsn, format_lsn
 from replicator.model import Relation, Row, Truncate
 from replicator.postgres import Connection, connect, translate
 
 _TINY: Final = 40
 """Rows up to which a batch goes as single prepared statements in one round trip."""
-
-
-class UnknownTableError(ReplicatorError):
-    """A change came for a table that has no snapshot yet: it needs a round before the stream can go on."""
-
-    side = Side.SOURCE
-    retryable = True
-    hint = "replicator copies the table, then goes on with the stream."
 
 
 class Target:
