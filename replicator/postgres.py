@@ -225,7 +225,7 @@ def retry_policy(timeout: float, may_retry: Callable[[BaseException], bool] = is
     """Backoff with jitter from 0.5 to 30 seconds; ``timeout`` in seconds, 0 for ever. Re-raises the last error."""
     return tenacity.AsyncRetrying(
         retry=tenacity.retry_if_exception(may_retry),
-        wait=tenacity.wait_exponential_jitter(initial=0.5, max=30, jitter=1),
+        wait=tenacity.wait_exponential_jitter(multiplier=0.5, max=30, jitter=1),
         stop=tenacity.stop_after_delay(timeout) if timeout else tenacity.stop_never,
         reraise=True,
     )
