@@ -1,9 +1,10 @@
 """Keys, indexes and statistics of tables whose rows are there, while other tables are still being copied."""
 
 import asyncio
+import contextlib
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final, LiteralString
 from uuid import UUID
 
@@ -59,19 +60,23 @@ class CopiedTables:
         self._closed = True
         self._changed.set()
 
-    async def take(self) -> list[PublishedTable]:
-        """One large table, or several small ones; none when there will be no more."""
+    async def wait(self) -> bool:
+        """Wait for a table. False when there will be no more."""
         while not self._waiting and not self._closed:
             self._changed.clear()
             await self._changed.wait()
-        batch: list[PublishedTable] = []
-        while self._waiting and len(batch) < _AT_ONCE:
-            if batch and self._waiting[0].size >= _SMALL_BYTES:
-                break
+        return bool(self._waiting)
+
+    def take(self) -> list[PublishedTable]:
+        """One large table, or several small ones."""
+        batch = [self._waiting.popleft()]
+        while self._waiting and len(batch) < _AT_ONCE and not (_is_large(batch[0]) or _is_large(self._waiting[0])):
             batch.append(self._waiting.popleft())
-            if batch[0].size >= _SMALL_BYTES:
-                break
         return batch
+
+
+def _is_large(table: PublishedTable) -> bool:
+    return table.size >= _SMALL_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,31 +87,83 @@ class KeyMaker:
     epoch: UUID
     statements: Mapping[TableName, Sequence[KeyStatement]]
     ready: Callable[[Sequence[TableName]], None]
+    _idle: asyncio.Queue[Connection] = field(default_factory=asyncio.Queue)
 
-    async def work(self, copied: CopiedTables) -> None:
+    async def run(self, copied: CopiedTables) -> None:
         """Serve until there will be no more tables. Raises TargetError that names a statement that was refused."""
-        async with connected(self.settings.target, Side.TARGET, "worker index") as target:
-            while batch := await copied.take():
-                with reporting(Side.TARGET, "making keys and indexes", TargetError):
-                    await self._make(target, [table.table for table in batch])
+        async with contextlib.AsyncExitStack() as stack:
+            for _ in range(self.settings.index_jobs):
+                session = connected(self.settings.target, Side.TARGET, "worker index")
+                self._idle.put_nowait(await stack.enter_async_context(session))
+            async with asyncio.TaskGroup() as group:
+                while await copied.wait():
+                    # small tables gather while all connections are busy
+                    target = await self._idle.get()
+                    group.create_task(self._serve(target, copied.take()))
 
-    async def _make(self, target: Connection, tables: Sequence[TableName]) -> None:
-        statements = [statement for table in tables for statement in self.statements.get(table, ())]
-        if len(tables) == 1:
-            # a large one: what is made of it stays made
-            for statement in statements[:-1]:
-                async with target.transaction():
-                    await control.hold_epoch(target, self.epoch)
-                    await _run(target, [statement])
-            statements = statements[-1:]
-        async with target.transaction():
-            await control.hold_epoch(target, self.epoch)
-            await _run(target, statements)
-            await target.execute(sql.SQL("ANALYZE {}").format(sql.SQL(", ").join(map(qualified, tables))))
-            await control.set_table_states(target, tables, TableState.READY)
-        self.ready(tables)
-        names = {"table": str(tables[0])} if len(tables) == 1 else {"tables": len(tables)}
-        log.info("ready", **names)
+    async def _serve(self, target: Connection, tables: Sequence[PublishedTable]) -> None:
+        names = [table.table for table in tables]
+        statements = [statement for name in names for statement in self.statements.get(name, ())]
+        try:
+            if _is_large(tables[0]):
+                target, statements = await self._make_large(target, statements), []
+            await self._finish(target, statements, names)
+        finally:
+            self._idle.put_nowait(target)
+        self.ready(names)
+        log.info("ready", **({"table": str(names[0])} if len(names) == 1 else {"tables": len(names)}))
+
+    async def _make_large(self, target: Connection, statements: Sequence[KeyStatement]) -> Connection:
+        """Make each in a transaction of its own, indexes side by side; return a connection, maybe another one."""
+        groups = list(_with_comments(statements))
+        for group in groups:
+            if not _is_plain_index(group[0]):
+                await self._make(target, group)
+        self._idle.put_nowait(target)
+        async with asyncio.TaskGroup() as tasks:
+            for group in groups:
+                if _is_plain_index(group[0]):
+                    tasks.create_task(self._make_on_any(group))
+        return await self._idle.get()
+
+    async def _make_on_any(self, statements: Sequence[KeyStatement]) -> None:
+        target = await self._idle.get()
+        try:
+            await self._make(target, statements)
+        finally:
+            self._idle.put_nowait(target)
+
+    async def _make(self, target: Connection, statements: Sequence[KeyStatement]) -> None:
+        with reporting(Side.TARGET, "making keys and indexes", TargetError):
+            async with target.transaction():
+                await control.hold_epoch(target, self.epoch)
+                await _run(target, statements)
+
+    async def _finish(self, target: Connection, statements: Sequence[KeyStatement], names: Sequence[TableName]) -> None:
+        """Make what is left, and statistics, in the transaction that says *ready*."""
+        with reporting(Side.TARGET, "making keys and indexes", TargetError):
+            async with target.transaction():
+                await control.hold_epoch(target, self.epoch)
+                await _run(target, statements)
+                await target.execute(sql.SQL("ANALYZE {}").format(sql.SQL(", ").join(map(qualified, names))))
+                await control.set_table_states(target, names, TableState.READY)
+
+
+def _with_comments(statements: Iterable[KeyStatement]) -> Iterator[list[KeyStatement]]:
+    """Each statement with the comments on what it makes."""
+    group: list[KeyStatement] = []
+    for statement in statements:
+        if group and statement.kind != "COMMENT":
+            yield group
+            group = []
+        group.append(statement)
+    if group:
+        yield group
+
+
+def _is_plain_index(statement: KeyStatement) -> bool:
+    """It locks the table against writes only, so several can be made at once; an ALTER TABLE after it does not."""
+    return statement.kind == "INDEX" and "\nALTER TABLE " not in statement.statement
 
 
 def by_table(

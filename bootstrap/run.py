@@ -6,9 +6,8 @@ the last one ended: tables that are copied stay, the others come again in a roun
 
 import secrets
 from collections import Counter
-from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
 from uuid import UUID
 
 import structlog
@@ -100,7 +99,7 @@ class Bootstrap:
         if copied := [t for t in published if records[t.table].state is TableState.COPIED]:
             queue = CopiedTables(copied)
             queue.close()
-            await run_all(await self._key_workers(queue, published))
+            await run_all([self._make_keys(queue, published)])
         return False
 
     async def _forget_vanished(
@@ -128,7 +127,7 @@ class Bootstrap:
             copied = CopiedTables(t for t in published if self._states.get(t.table) is TableState.COPIED)
             await run_all([
                 self._copy(keeper, tables, copied, replica=replica),
-                *await self._key_workers(copied, published),
+                self._make_keys(copied, published),
             ])  # fmt: skip
 
     @asynccontextmanager
@@ -225,17 +224,12 @@ class Bootstrap:
                 await control.set_table_states(self._target, names, TableState.COPYING)
         self._show(dict.fromkeys(names, TableState.COPYING))
 
-    async def _key_workers(
-        self, copied: CopiedTables, published: Sequence[PublishedTable]
-    ) -> list[Coroutine[Any, Any, None]]:
+    async def _make_keys(self, copied: CopiedTables, published: Sequence[PublishedTable]) -> None:
         statements = by_table(await control.read_keys(self._target), published)
         maker = KeyMaker(
-            self._settings,
-            self._epoch,
-            statements,
-            lambda names: self._show(dict.fromkeys(names, TableState.READY)),
+            self._settings, self._epoch, statements, lambda names: self._show(dict.fromkeys(names, TableState.READY))
         )
-        return [maker.work(copied) for _ in range(self._settings.index_jobs)]
+        await maker.run(copied)
 
     def _show(self, states: Mapping[TableName, TableState]) -> None:
         self._states |= states
