@@ -20,7 +20,7 @@ from replicator import __version__, worker
 from replicator.check import Finding, Severity, blocking, check
 from replicator.cleanup import cleanup
 from replicator.config import Settings, load_settings
-from replicator.cutover import abort, cutover
+from replicator.cutover import CutoverReport, abort, cutover
 from replicator.demo.run import DemoOptions, run_demo
 from replicator.errors import ConfigurationError, ReplicatorError
 from replicator.logs import configure_logs
@@ -59,11 +59,14 @@ def _default(value: Any) -> str:  # noqa: ANN401  # a default may be anything
 # --- running a command ------------------------------------------------------------------------------------------------
 
 
-def _execute(work: Work, *, as_json: bool, when_stopped: int = FAILED) -> NoReturn:
-    """Read the settings, run, and exit. SIGTERM and SIGINT cancel the work, which cleans up after itself."""
+def _execute(work: Work, *, as_json: bool, when_stopped: int = FAILED, log_level: str = "warning") -> NoReturn:
+    """Read the settings, run, and exit. SIGTERM and SIGINT cancel the work, which cleans up after itself.
+
+    ``log_level`` is what is logged unless REPLICATOR_LOG_LEVEL says otherwise: a command prints what it does.
+    """
     try:
         settings = load_settings()
-        configure_logs(settings.log_format, settings.log_level)
+        configure_logs(settings.log_format, settings.log_level or log_level)
         code = asyncio.run(_until_signal(work(settings), when_stopped))
     except ReplicatorError as error:
         _tell(error, as_json=as_json)
@@ -141,10 +144,20 @@ def run_command(as_json: Json = False) -> None:
     """The worker: bootstraps if needed, streams, resumes after any stop. SIGTERM stops it cleanly."""
 
     async def work(settings: Settings) -> int:
-        await worker.run(settings)
+        try:
+            await worker.run(settings)
+        finally:
+            if as_json and _is_stopping():
+                _print_json({"result": "stopped"})
         return DONE
 
-    _execute(work, as_json=as_json, when_stopped=DONE)
+    _execute(work, as_json=as_json, when_stopped=DONE, log_level="info")
+
+
+def _is_stopping() -> bool:
+    """Whether a signal ended the work, not an error, which is told elsewhere."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 @app.command("bootstrap")
@@ -157,7 +170,7 @@ def bootstrap_command(as_json: Json = False) -> None:
             _print_json({"result": "ok"})
         return DONE
 
-    _execute(work, as_json=as_json)
+    _execute(work, as_json=as_json, log_level="info")
 
 
 @app.command("status")
@@ -193,17 +206,31 @@ def cutover_command(
     """Switch: fence writes on the source, drain, finish the target, report the downtime."""
 
     async def work(settings: Settings) -> int:
+        failed = False
         if aborting:
             await abort(settings)
             document: dict[str, Any] = {"result": "aborted"}
         else:
             report = await cutover(settings, _say, omit_failing=omit_failing, rehearse=rehearse)
             document = report.to_json()
+            failed = bool(report.unfinished)
+            if not as_json:
+                _print_cutover(report)
         if as_json:
             _print_json(document)
-        return DONE
+        return FAILED if failed else DONE
 
     _execute(work, as_json=as_json)
+
+
+def _print_cutover(report: CutoverReport) -> None:
+    if report.rehearsed:
+        out.print(f"rehearsed: {report.tables} tables and {report.sequences} sequences could be cut over now")
+    else:
+        out.print(f"done: {report.tables} tables, {report.downtime_seconds or 0:.2f} s of downtime")
+    for title, lines in (("left out on the target", report.left_out), ("failed, run cutover again", report.unfinished)):
+        for line in lines:
+            out.print(f"{title}: {line}", markup=False)
 
 
 def _say(line: str) -> None:

@@ -73,7 +73,9 @@ class Settings(BaseSettings):
         "replicator", min_length=1, description="name of this migration in pushed metrics; stays the same over restarts"
     )
     log_format: Literal["auto", "json", "console"] = Field("auto", description="auto: console on a terminal, else json")
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="how much to log")
+    log_level: Literal["debug", "info", "warning", "error"] | None = Field(
+        None, description="how much to log; unset: info for the worker, warning for the other commands"
+    )
     pg_bin: str | None = Field(None, description="folder of pg_dump; unset: searched for")
 
     @field_validator("publications", "exclude_schemas", mode="before")
