@@ -12,11 +12,10 @@ from replicator.errors import ProtocolError
 from replicator.lsn import INVALID, Lsn, format_lsn
 
 XLOG_DATA: Final = ord("w")
-KEEPALIVE: Final = ord("k")
 HEADER_BYTES: Final = 25
 """What stands before the plug-in's message in XLogData: kind, start, end and clock. The message itself says more."""
 
-_KEEPALIVE: Final = struct.Struct(">xQqB")
+_KEEPALIVE: Final = struct.Struct(">cQqB")
 _STATUS: Final = struct.Struct(">cQQQqB")
 _EPOCH: Final = 946_684_800
 """2000-01-01 UTC, PostgreSQL's zero, in Unix seconds."""
@@ -34,11 +33,10 @@ class Keepalive(NamedTuple):
 
 
 def read_keepalive(frame: bytes) -> Keepalive:
-    """Read a frame that begins with KEEPALIVE. Raises ProtocolError."""
-    try:
-        end_lsn, _, reply_requested = _KEEPALIVE.unpack(frame)
-    except struct.error:
-        raise ProtocolError(f"the source sent an unreadable keepalive ({len(frame)} bytes)") from None
+    """Read the only kind of frame that is not XLOG_DATA. Raises ProtocolError for any other."""
+    if frame[:1] != b"k" or len(frame) != _KEEPALIVE.size:
+        raise ProtocolError(f"the source sent a frame of the unknown kind {frame[:1]!r} ({len(frame)} bytes)")
+    _, end_lsn, _, reply_requested = _KEEPALIVE.unpack(frame)
     return Keepalive(Lsn(end_lsn), bool(reply_requested))
 
 

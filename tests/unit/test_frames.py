@@ -22,8 +22,8 @@ def test_keepalive() -> None:
     assert read_keepalive(b"k" + struct.pack(">QqB", 2**40, 5, 1)) == Keepalive(Lsn(2**40), True)
 
 
-@pytest.mark.parametrize("frame", [b"k", b"k" + bytes(16), b"k" + bytes(18)])
-def test_a_keepalive_of_another_length_is_an_error(frame: bytes) -> None:
+@pytest.mark.parametrize("frame", [b"", b"k", b"k" + bytes(16), b"k" + bytes(18), b"p" + bytes(17)])
+def test_any_other_frame_is_an_error(frame: bytes) -> None:
     with pytest.raises(ProtocolError):
         read_keepalive(frame)
 
