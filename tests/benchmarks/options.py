@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable
 from typing import Final
 
+from replicator.errors import ReplicatorError
 from tests.benchmarks.processes import BenchmarkError
 
 DONE: Final = 0
@@ -37,7 +38,7 @@ def finish(work: Callable[[], None]) -> int:
     """Do it; the exit code is 1, and the reason is on standard error, if a run failed or its result was wrong."""
     try:
         work()
-    except BenchmarkError as error:
+    except (BenchmarkError, ReplicatorError) as error:
         tell(f"failed: {error}")
         return FAILED
     return DONE

@@ -3,17 +3,20 @@
 import json
 import os
 import platform
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, Final
 
 import psycopg
 from rich.console import Console
 from rich.table import Table
 
 from replicator import __version__
+
+_FILE_WIDTH: Final = 160
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +122,8 @@ def print_report(
         document = {"environment": dict(facts), "notes": notes, "comparisons": [item.to_json() for item in comparisons]}
         print(json.dumps(document, indent=2))
         return
-    console = Console()
+    # in a file or a log nothing is wide enough by default
+    console = Console(width=None if sys.stdout.isatty() else _FILE_WIDTH)
     console.print(", ".join(f"{name} {value}" for name, value in facts.items()), soft_wrap=True, highlight=False)
     for comparison in comparisons:
         console.print(_table(comparison))
@@ -130,7 +134,7 @@ def print_report(
 def _table(comparison: Comparison) -> Table:
     facts = ", ".join(f"{name} {value}" for name, value in comparison.facts.items())
     table = Table(title=f"{comparison.title}: {facts}", title_justify="left")
-    table.add_column("median of seconds")
+    table.add_column("medians of seconds", no_wrap=True)
     parts = list(dict.fromkeys(part for series in comparison.series for part in series.parts))
     for heading in _headings(comparison, parts):
         table.add_column(heading, justify="right")

@@ -66,11 +66,18 @@ def copied_database(server: Server, base: Database, name: str) -> Iterator[Datab
     )
     with server.administer() as connection:
         connection.execute(make)
+    with dropped_at_end(Database(server, name, server.dsn(RENDER_ROLE, name))) as database:
+        yield database
+
+
+@contextlib.contextmanager
+def dropped_at_end(database: Database) -> Iterator[Database]:
+    """A database of our own for as long as the block runs, whoever is connected at its end."""
     try:
-        yield Database(server, name, server.dsn(RENDER_ROLE, name))
+        yield database
     finally:
-        with server.administer() as connection:
-            connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+        with database.server.administer() as connection:
+            connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(database.name)))
 
 
 def fingerprint(database: Database, tables: Iterable[str]) -> Fingerprint:
