@@ -256,9 +256,9 @@ def cleanup_command(as_json: Json = False) -> None:
 
 @app.command("demo")
 def demo_command(
-    seconds: Annotated[float, typer.Option(help="Seconds of streaming before the cutover.")] = 15,
-    rate: Annotated[float, typer.Option(help="Transactions a second of the writers.")] = 200,
-    rows: Annotated[int, typer.Option(help="Rows before the migration begins.")] = 50_000,
+    seconds: Annotated[float, typer.Option(min=0, help="Seconds of streaming before the cutover.")] = 15,
+    rate: Annotated[float, typer.Option(min=1, help="Transactions a second of the writers.")] = 200,
+    rows: Annotated[int, typer.Option(min=1, help="Rows before the migration begins.")] = 50_000,
     keep: Annotated[bool, typer.Option("--keep", help="Leave both servers up and print their URLs.")] = False,
     as_json: Json = False,
 ) -> None:

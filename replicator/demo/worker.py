@@ -15,8 +15,6 @@ from replicator.config import Settings
 from replicator.errors import DemoError
 
 _STOP_TIMEOUT: Final = 30.0
-_TAIL: Final = 5
-"""Lines of the log that an error shows."""
 
 
 def command() -> Path:
@@ -57,10 +55,10 @@ class Worker:
         self._log_file = log_file
 
     def assert_running(self) -> None:
-        """Raise DemoError with the end of its log if the worker has ended."""
+        """Raise DemoError with the last line of its log if the worker has ended."""
         if self._process.returncode is not None:
-            lines = self._log_file.read_text(errors="replace").splitlines()[-_TAIL:]
-            raise DemoError(f"`replicator run` ended with exit code {self._process.returncode}: {' '.join(lines)}")
+            lines = self._log_file.read_text(errors="replace").splitlines() or ["without a word"]
+            raise DemoError(f"`replicator run` ended with exit code {self._process.returncode}: {lines[-1]}")
 
     async def stop(self) -> int:
         """SIGTERM, or SIGKILL after half a minute; return the exit code, which is 0 for a clean stop."""

@@ -62,7 +62,7 @@ def test_the_demo_moves_a_live_database_and_loses_nothing(folder: Path) -> None:
 
 
 def test_kept_servers_stay_up(folder: Path) -> None:
-    code, document = finish(start(folder, *_SMALL, "--keep"))
+    code, document = finish(start(folder, "--seconds", "0", "--rows", "100", "--rate", "20", "--json", "--keep"))
     try:
         assert code == 0
         source, target = (_count(server["url"]) for server in document["kept"])
