@@ -83,14 +83,12 @@ async def survey(
     with on(Side.TARGET, "rehearsing what the target lacks"):
         found.deferred = await control.read_deferred(target)
         failures = await schema.rehearse(target, schema.window(found.deferred))
-    refused = Survey()
-    await look_at_insert_only(refused, source, target)
-    refused.obstacles.extend(map(_refused, failures))
+    refused = [*await look_at_insert_only(found.published, source, target), *map(_refused, failures)]
     if omit_failing:
         found.omitted = [failure.item.position for failure in failures]
-        found.left_out.extend(obstacle.message for obstacle in refused.obstacles)
+        found.left_out.extend(obstacle.message for obstacle in refused)
     else:
-        found.obstacles.extend(refused.obstacles)
+        found.obstacles.extend(refused)
     return found
 
 
@@ -234,20 +232,23 @@ def compare_sequences(found: Pairing, values: Mapping[int, Value]) -> list[Obsta
     return [replace(obstacle, message=obstacle.message.format(titles(names))) for names, obstacle in problems if names]
 
 
-async def look_at_insert_only(found: Survey, source: Connection, target: Connection) -> None:
-    """Add an obstacle for insert-only tables that were written to otherwise."""
+async def look_at_insert_only(
+    published: Iterable[PublishedTable], source: Connection, target: Connection
+) -> list[Obstacle]:
+    """Find the insert-only tables that were written to otherwise."""
     with on(Side.TARGET, "reading the recorded steps"):
         recorded = (await control.read_steps(target)).get(INSERT_ONLY)
     with on(Side.SOURCE, "reading the statistics of tables"):
-        changed = await written_since(source, recorded, found.published)
-    if changed:
-        found.obstacles.append(
-            Obstacle(
-                f"{titles(changed)} is replicated for inserts only, but was updated or deleted from since its copy",
-                "Give it a primary key and start the migration again with REPLICATOR_KEYLESS=full, "
-                "or accept the difference with --omit-failing",
-            )
+        changed = await written_since(source, recorded, published)
+    if not changed:
+        return []
+    return [
+        Obstacle(
+            f"{titles(changed)} is replicated for inserts only, but was updated or deleted from since its copy",
+            "Give it a primary key and start the migration again with REPLICATOR_KEYLESS=full, "
+            "or accept the difference with --omit-failing",
         )
+    ]
 
 
 def _refused(failure: Failure) -> Obstacle:

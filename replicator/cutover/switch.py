@@ -123,12 +123,11 @@ class Switch:
         """The second marker, and the proof that nothing lies between the two."""
         seconds = await self._drain(self._time_left())
         now = await inventory(self.settings, self.migration, self.source, self.target)
+        if not self.omit_failing:
+            now.obstacles.extend(await look_at_insert_only(now.published, self.source, self.target))
         now.require_clear()
         self.survey.sequences = now.sequences
         await self._copy_sequences()
-        if not self.omit_failing:
-            await look_at_insert_only(now, self.source, self.target)
-            now.require_clear()
         if reason := await self._breach():
             raise CutoverError(f"{reason}, so that writes may have passed after the drain")
         return {"seconds": seconds}
