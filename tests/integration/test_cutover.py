@@ -1,0 +1,484 @@
+"""The cutover on real servers, its worker a stand-in that applies markers only (tests/fixtures/streaming.py)."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import psycopg
+import pytest
+
+from replicator import control
+from replicator.config import Settings
+from replicator.cutover import CutoverReport, abort, cutover
+from replicator.cutover.plan import Step
+from replicator.cutover.switch import Switch
+from replicator.errors import CommandBusyError, CutoverError, Side
+from replicator.exclusive import only_command
+from replicator.model import Phase
+from replicator.postgres import connected
+from tests.fixtures.databases import Database, drop, new_target
+from tests.fixtures.streaming import streaming
+from tests.fixtures.worker import phase
+
+_TABLES = """
+CREATE TABLE parents (id serial PRIMARY KEY, name text);
+CREATE TABLE children (id int PRIMARY KEY, parent_id int);
+"""
+_FOREIGN_KEY = (
+    "FK CONSTRAINT",
+    "children children_parent_fkey",
+    "ALTER TABLE ONLY public.children\n"
+    "    ADD CONSTRAINT children_parent_fkey FOREIGN KEY (parent_id) REFERENCES public.parents(id);",
+)
+_TRIGGER = (
+    "TRIGGER",
+    "children stamp",
+    "CREATE TRIGGER stamp BEFORE INSERT ON public.children FOR EACH ROW"
+    " EXECUTE FUNCTION suppress_redundant_updates_trigger();\n\nALTER TABLE public.children DISABLE TRIGGER stamp;",
+)
+_POLICIES = [
+    ("ROW SECURITY", "parents", "ALTER TABLE public.parents ENABLE ROW LEVEL SECURITY;"),
+    ("POLICY", "parents mine", "CREATE POLICY mine ON public.parents USING ((name = CURRENT_USER));"),
+]
+_FOREIGN_ROLE = ("POLICY", "parents theirs", "CREATE POLICY theirs ON public.parents TO nobody_has_this USING (true);")
+
+
+def _both(source: Database, target: Database, statements: str = _TABLES) -> None:
+    source.execute(statements)
+    target.execute(statements)
+
+
+async def _cutover(settings: Settings, **options: Any) -> CutoverReport:
+    return await cutover(settings, print, **options)
+
+
+def _refuses_writes(source: Database, message: str = "this database has moved") -> None:
+    for write in ("INSERT INTO parents (name) VALUES ('x')", "DELETE FROM children", "TRUNCATE parents"):
+        with pytest.raises(psycopg.errors.ReadOnlySqlTransaction, match=message):
+            source.execute(write)
+
+
+def _takes_writes(source: Database) -> None:
+    source.execute("INSERT INTO parents (name) VALUES ('x')")
+
+
+# --- the whole of it --------------------------------------------------------------------------------------------------
+
+
+async def test_after_a_cutover_the_source_says_where_the_database_went(source: Database, target: Database) -> None:
+    _both(source, target)
+    async with streaming(source, target) as settings:
+        report = await _cutover(settings)
+        assert phase(target) is Phase.DONE
+    _refuses_writes(source, f"moved to 127.0.0.1:{target.server.port}/{target.name}")
+    assert report.downtime_seconds is not None
+    assert 0 < report.downtime_seconds < 10
+    assert [item.step for item in report.steps] == [step.value for step in Step]
+    assert (report.left_out, report.unfinished) == ((), ())
+
+
+async def test_what_had_to_wait_arrives(source: Database, target: Database) -> None:
+    _both(source, target)
+    async with streaming(source, target, deferred=[_FOREIGN_KEY, _TRIGGER, *_POLICIES]) as settings:
+        await _cutover(settings)
+    assert target.fetch("SELECT conname, convalidated FROM pg_constraint WHERE contype = 'f'") == [
+        ("children_parent_fkey", True)
+    ]
+    assert target.fetch("SELECT tgname, tgenabled FROM pg_trigger WHERE NOT tgisinternal") == [("stamp", "D")]
+    assert target.fetch("SELECT polname FROM pg_policy") == [("mine",)]
+    assert target.value("SELECT relrowsecurity FROM pg_class WHERE relname = 'parents'")
+
+
+async def test_running_it_again_changes_nothing(source: Database, target: Database) -> None:
+    _both(source, target)
+    async with streaming(source, target, deferred=[_FOREIGN_KEY]) as settings:
+        first = await _cutover(settings)
+        again = await _cutover(settings)
+    assert again.downtime_seconds == first.downtime_seconds
+    assert again.steps == ()
+
+
+async def test_a_rehearsal_changes_nothing(source: Database, target: Database) -> None:
+    _both(source, target)
+    async with streaming(source, target, deferred=[_FOREIGN_KEY]) as settings:
+        report = await _cutover(settings, rehearse=True)
+        assert phase(target) is Phase.STREAMING
+    assert report.rehearsed
+    assert report.drain_seconds is not None
+    _takes_writes(source)
+    assert target.fetch("SELECT FROM pg_constraint WHERE contype = 'f'") == []
+    assert source.fetch("SELECT FROM pg_namespace WHERE nspname = 'replicator_fence'") == []
+
+
+# --- sequences --------------------------------------------------------------------------------------------------------
+
+_SEQUENCES = """
+CREATE TABLE parents (id serial PRIMARY KEY, name text);
+CREATE TABLE children (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, other int GENERATED BY DEFAULT AS IDENTITY);
+CREATE SEQUENCE "Free Numbers" INCREMENT 5 CACHE 10;
+CREATE SEQUENCE countdown INCREMENT -1 MINVALUE -1000 MAXVALUE 10 START 10;
+CREATE SEQUENCE never;
+CREATE SEQUENCE set_not_called AS smallint CYCLE;
+CREATE SCHEMA only_sequences; CREATE SEQUENCE only_sequences.s;
+"""
+
+
+async def test_sequences_of_all_kinds_give_what_the_source_would_have_given(source: Database, target: Database) -> None:
+    _both(source, target, _SEQUENCES)
+    source.execute(
+        "INSERT INTO parents (name) SELECT 'x' FROM generate_series(1, 7);"
+        "INSERT INTO children DEFAULT VALUES; INSERT INTO children DEFAULT VALUES;"
+        """SELECT nextval('"Free Numbers"'); SELECT nextval('countdown'), nextval('countdown');"""
+        "SELECT setval('set_not_called', 77, false); SELECT nextval('only_sequences.s')"
+    )
+    names = [
+        "parents_id_seq", "children_id_seq", "children_other_seq", '"Free Numbers"', "countdown", "never",
+        "set_not_called", "only_sequences.s",
+    ]  # fmt: skip
+    async with streaming(source, target) as settings:
+        report = await _cutover(settings)
+    for name in names:
+        query = f"SELECT last_value, is_called FROM {name}"
+        assert target.fetch(query) == source.fetch(query), name
+        assert target.fetch(f"SELECT nextval('{name}')") == source.fetch(f"SELECT nextval('{name}')"), name
+    assert report.sequences == len(names)
+
+
+# --- what stands in the way -------------------------------------------------------------------------------------------
+
+
+async def test_a_statement_that_the_target_refuses_is_found_before_the_fence(
+    source: Database, target: Database
+) -> None:
+    _both(source, target)
+    async with streaming(source, target, deferred=[_FOREIGN_ROLE, _FOREIGN_KEY]) as settings:
+        with pytest.raises(CutoverError, match=r"policy public.parents theirs.*nobody_has_this"):
+            await _cutover(settings)
+        assert phase(target) is Phase.STREAMING
+        _takes_writes(source)
+        report = await _cutover(settings, omit_failing=True)
+    assert "theirs" in report.left_out[0]
+    assert target.value("SELECT convalidated FROM pg_constraint WHERE contype = 'f'")
+    assert target.fetch("SELECT FROM pg_policy") == []
+
+
+async def test_without_a_worker_nothing_is_fenced(source: Database, target: Database) -> None:
+    _both(source, target)
+    async with streaming(source, target, works=False, lease_timeout=2) as settings:
+        target.execute("UPDATE replicator.worker SET heartbeat_at = now() - interval '1 hour'")
+        with pytest.raises(CutoverError, match="no worker has given a sign of life"):
+            await _cutover(settings)
+    _takes_writes(source)
+
+
+async def test_a_worker_that_does_not_catch_up_leaves_the_source_open(source: Database, target: Database) -> None:
+    _both(source, target)
+    async with streaming(source, target, works=False, cutover_timeout=1) as settings:
+        with pytest.raises(CutoverError, match=r"did not catch up within 0.5 s.*the source takes writes"):
+            await _cutover(settings)
+    _takes_writes(source)
+
+
+async def test_a_table_that_was_created_meanwhile_stops_the_cutover(source: Database, target: Database) -> None:
+    _both(source, target)
+    async with streaming(source, target) as settings:
+        source.execute("CREATE TABLE later (id int PRIMARY KEY)")
+        with pytest.raises(CutoverError, match=r"public.later was created"):
+            await _cutover(settings)
+
+
+async def test_an_unlogged_table_is_left_out_and_said_so(source: Database, target: Database) -> None:
+    _both(source, target, _TABLES + "CREATE UNLOGGED TABLE cache (id int PRIMARY KEY);")
+    async with streaming(source, target) as settings:
+        report = await _cutover(settings)
+    assert report.left_out == ("table public.cache",)
+
+
+async def test_an_update_of_an_insert_only_table_stops_the_cutover(source: Database, target: Database) -> None:
+    _both(source, target, _TABLES + "CREATE TABLE log (line text);")
+    source.execute("INSERT INTO log VALUES ('a')")
+    async with streaming(source, target, keyless="insert-only") as settings:
+        await _cutover(settings, rehearse=True)
+        source.execute("UPDATE log SET line = 'b'; SELECT pg_stat_force_next_flush()")
+        with pytest.raises(CutoverError, match=r"public.log is replicated for inserts only"):
+            await _cutover(settings)
+        report = await _cutover(settings, omit_failing=True)
+    assert "public.log" in report.left_out[0]
+
+
+async def test_a_subscription_on_the_source_stops_the_cutover(source: Database, target: Database) -> None:
+    _both(source, target)
+    async with streaming(source, target) as settings:
+        source.execute(
+            "CREATE SUBSCRIPTION inbound CONNECTION 'dbname=elsewhere' PUBLICATION p"
+            " WITH (connect = false, slot_name = NONE)",
+            superuser=True,
+        )
+        await _cutover(settings, rehearse=True)
+        source.execute("UPDATE pg_subscription SET subenabled = true WHERE subname = 'inbound'", superuser=True)
+        try:
+            with pytest.raises(CutoverError, match="enabled subscription"):
+                await _cutover(settings)
+        finally:
+            source.execute("ALTER SUBSCRIPTION inbound DISABLE", superuser=True)
+            source.execute("DROP SUBSCRIPTION inbound", superuser=True)
+
+
+async def test_tables_of_another_owner_stop_the_cutover(source: Database, target: Database) -> None:
+    _both(source, target)
+    async with streaming(source, target) as settings:
+        source.execute("ALTER TABLE parents OWNER TO CURRENT_USER", superuser=True)
+        source.execute("GRANT ALL ON parents TO postgres", superuser=True)
+        with pytest.raises(CutoverError, match=r"does not own public.parents"):
+            await _cutover(settings)
+
+
+async def test_two_cutovers_do_not_meet(source: Database, target: Database) -> None:
+    _both(source, target)
+    async with (
+        streaming(source, target) as settings,
+        connected(settings.target, Side.TARGET, "test") as other,
+        only_command(other),
+    ):
+        with pytest.raises(CommandBusyError):
+            await _cutover(settings)
+
+
+async def test_a_writer_that_does_not_end_leaves_the_source_unfenced(source: Database, target: Database) -> None:
+    _both(source, target)
+    async with streaming(source, target, cutover_timeout=2) as settings:
+        with psycopg.connect(source.dsn) as app:
+            app.execute("INSERT INTO parents (name) VALUES ('long')")
+            with pytest.raises(CutoverError, match=r"could not get its locks.*the source takes writes"):
+                await _cutover(settings)
+            app.execute("INSERT INTO parents (name) VALUES ('goes on')")
+        assert phase(target) is Phase.STREAMING
+    assert source.value("SELECT count(*) FROM parents") == 2
+
+
+# --- interruptions at every step (law 8) ------------------------------------------------------------------------------
+
+
+class Crash(BaseException):
+    """As if the process had been killed: nothing may be tidied up."""
+
+
+@asynccontextmanager
+async def _dying(monkeypatch: pytest.MonkeyPatch, step: Step, *, recorded: bool) -> AsyncIterator[None]:
+    """Die at a step: before it is recorded, or right after; no undoing, as with kill -9."""
+    do, record = Switch.do, control.record_step
+
+    async def record_or_die(connection: Any, name: str, detail: Any = None) -> None:
+        if name == step.recorded_name and not recorded:
+            raise Crash
+        await record(connection, name, detail)
+        if name == step.recorded_name:
+            raise Crash
+
+    async def nothing(*_: Any, **__: Any) -> str:
+        return "dead"
+
+    with monkeypatch.context() as patch:
+        patch.setattr(control, "record_step", record_or_die)
+        patch.setattr("replicator.cutover.run.take_back", nothing)
+        with pytest.raises(Crash):
+            yield
+    assert Switch.do is do
+
+
+@pytest.mark.parametrize("recorded", [False, True], ids=["before its record", "after its record"])
+async def test_a_cutover_that_is_killed_at_every_step_goes_on_where_it_was(
+    source: Database, target: Database, monkeypatch: pytest.MonkeyPatch, recorded: bool
+) -> None:
+    _both(source, target)
+    source.execute("INSERT INTO parents (name) VALUES ('a')")
+    async with streaming(source, target, deferred=[_FOREIGN_KEY, _TRIGGER]) as settings:
+        for step in Step:
+            async with _dying(monkeypatch, step, recorded=recorded):
+                await _cutover(settings)
+            assert (phase(target) is Phase.DONE) == _is_open(target)
+        report = await _cutover(settings)
+        assert phase(target) is Phase.DONE
+    assert report.downtime_seconds is not None
+    assert report.unfinished == ()
+    _refuses_writes(source)
+    assert target.value("SELECT last_value FROM parents_id_seq") == 1
+    assert target.value("SELECT convalidated FROM pg_constraint WHERE contype = 'f'")
+    assert target.value("SELECT count(*) FROM replicator.steps WHERE name LIKE 'cutover:%%'") == len(Step)
+
+
+def _is_open(target: Database) -> bool:
+    return target.fetch("SELECT FROM replicator.steps WHERE name = 'cutover:open'") != []
+
+
+async def test_a_fence_that_lapsed_after_the_point_of_no_return_is_raised_and_drained_anew(
+    source: Database, target: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _both(source, target)
+    async with streaming(source, target, cutover_timeout=2) as settings:
+        async with _dying(monkeypatch, Step.POINT_OF_NO_RETURN, recorded=True):
+            await _cutover(settings)
+        await asyncio.sleep(2.2)
+        _takes_writes(source)  # it has lifted itself, and the app goes on
+        with pytest.raises(CutoverError, match="point of no return"):
+            await abort(settings)
+        await _cutover(settings)
+    _refuses_writes(source)
+    assert target.value("SELECT last_value FROM parents_id_seq") == 1
+
+
+@pytest.mark.parametrize("step", [Step.FENCE, Step.DRAIN, Step.SEQUENCES, Step.CONFIRM])
+async def test_a_failure_before_the_point_of_no_return_lifts_the_fence(
+    source: Database, target: Database, monkeypatch: pytest.MonkeyPatch, step: Step
+) -> None:
+    _both(source, target)
+    do = Switch.do
+
+    async def fail(self: Switch, current: Step) -> dict[str, Any]:
+        detail = await do(self, current)
+        if current is step:
+            raise CutoverError("something happened")
+        return detail
+
+    async with streaming(source, target) as settings:
+        with monkeypatch.context() as patch:
+            patch.setattr(Switch, "do", fail)
+            with pytest.raises(CutoverError, match="something happened; the fence is lifted, the source takes writes"):
+                await _cutover(settings)
+        _takes_writes(source)
+        assert phase(target) is Phase.STREAMING
+        assert target.fetch("SELECT name FROM replicator.steps WHERE name LIKE 'cutover:%%'") == []
+        await _cutover(settings)
+
+
+async def test_ctrl_c_before_the_point_of_no_return_lifts_the_fence(source: Database, target: Database) -> None:
+    _both(source, target)
+    fenced = asyncio.Event()
+
+    def report(line: str) -> None:
+        if line.startswith("fenced"):
+            fenced.set()
+
+    async with streaming(source, target) as settings:
+        running = asyncio.create_task(cutover(settings, report))
+        await fenced.wait()
+        running.cancel()
+        await asyncio.sleep(0)
+        running.cancel()  # an impatient operator
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        assert phase(target) is Phase.STREAMING
+    _takes_writes(source)
+
+
+async def test_abort_lifts_the_fence_of_a_cutover_that_was_killed(
+    source: Database, target: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _both(source, target)
+    async with streaming(source, target, cutover_timeout=60) as settings:
+        async with _dying(monkeypatch, Step.SEQUENCES, recorded=True):
+            await _cutover(settings)
+        _refuses_writes(source, "is moving to")
+        await abort(settings)
+        assert phase(target) is Phase.STREAMING
+        _takes_writes(source)
+        await abort(settings)
+
+
+async def test_abort_refuses_after_the_end(source: Database, target: Database) -> None:
+    _both(source, target)
+    async with streaming(source, target) as settings:
+        await _cutover(settings)
+        with pytest.raises(CutoverError, match="point of no return"):
+            await abort(settings)
+    _refuses_writes(source)
+
+
+async def test_tampering_with_the_fence_is_noticed_and_undone(
+    source: Database, target: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _both(source, target)
+    do = Switch.do
+
+    async def tamper(self: Switch, current: Step) -> dict[str, Any]:
+        detail = await do(self, current)
+        if current is Step.DRAIN:
+            source.execute("ALTER TABLE parents DISABLE TRIGGER replicator_fence")
+        return detail
+
+    async with streaming(source, target) as settings:
+        with monkeypatch.context() as patch:
+            patch.setattr(Switch, "do", tamper)
+            with pytest.raises(CutoverError, match="altered, so that writes may have passed"):
+                await _cutover(settings)
+    _takes_writes(source)
+
+
+# --- finishing --------------------------------------------------------------------------------------------------------
+
+
+async def test_rows_that_contradict_a_foreign_key_are_told_after_the_switch(source: Database, target: Database) -> None:
+    _both(source, target)
+    target.execute("INSERT INTO children VALUES (1, 404)")
+    async with streaming(source, target, deferred=[_FOREIGN_KEY]) as settings:
+        report = await _cutover(settings)
+        assert phase(target) is Phase.DONE
+        assert len(report.unfinished) == 1
+        assert "children_parent_fkey" in report.unfinished[0]
+        target.execute("DELETE FROM children")
+        again = await _cutover(settings)
+    assert again.unfinished == ()
+    assert target.value("SELECT convalidated FROM pg_constraint WHERE contype = 'f'")
+
+
+_VIEWS = """
+CREATE MATERIALIZED VIEW z_first AS SELECT count(*) AS n FROM parents WITH NO DATA;
+CREATE VIEW between AS SELECT n FROM z_first;
+CREATE MATERIALIZED VIEW a_second AS SELECT n + 1 AS n FROM between WITH NO DATA;
+"""
+
+
+async def test_materialized_views_are_refreshed_in_the_order_of_their_needs(source: Database, target: Database) -> None:
+    _both(source, target, _TABLES + _VIEWS)
+    async with streaming(source, target) as settings:
+        target.execute("INSERT INTO parents (name) VALUES ('applied late')")
+        report = await _cutover(settings)
+    assert report.unfinished == ()
+    assert target.value("SELECT n FROM a_second") == 2
+
+
+_PARTITIONED = """
+CREATE TABLE parents (id int PRIMARY KEY);
+CREATE TABLE parts (id int, parent_id int, PRIMARY KEY (id)) PARTITION BY RANGE (id);
+CREATE TABLE parts_1 PARTITION OF parts FOR VALUES FROM (0) TO (10);
+CREATE TABLE parts_2 PARTITION OF parts FOR VALUES FROM (10) TO (100) PARTITION BY RANGE (id);
+CREATE TABLE parts_2a PARTITION OF parts_2 FOR VALUES FROM (10) TO (50);
+INSERT INTO parents VALUES (1); INSERT INTO parts VALUES (1, 1), (11, 1);
+"""
+_PARTITIONED_KEY = (
+    "FK CONSTRAINT",
+    "parts parts_parent_fkey",
+    "ALTER TABLE public.parts\n"
+    "    ADD CONSTRAINT parts_parent_fkey FOREIGN KEY (parent_id) REFERENCES public.parents(id) ON DELETE CASCADE;",
+)
+_COMMENT = ("COMMENT", "CONSTRAINT", "COMMENT ON CONSTRAINT parts_parent_fkey ON public.parts IS 'kept';")
+
+
+@pytest.mark.parametrize("major", [17, 18])
+async def test_foreign_keys_of_partitioned_tables_arrive_on_the_root(
+    source: Database, source_server: Any, target_server: Any, major: int
+) -> None:
+    target = new_target(source_server if major == 17 else target_server)
+    try:
+        _both(source, target, _PARTITIONED)
+        async with streaming(source, target, deferred=[_PARTITIONED_KEY, _COMMENT]) as settings:
+            report = await _cutover(settings)
+        assert report.unfinished == ()
+        assert target.fetch(
+            "SELECT conrelid::regclass::text, conparentid = 0, convalidated FROM pg_constraint"
+            " WHERE contype = 'f' AND confrelid = 'parents'::regclass AND conrelid <> 0 ORDER BY 1"
+        ) == [("parts", True, True), ("parts_1", False, True), ("parts_2", False, True), ("parts_2a", False, True)]
+        assert target.value("SELECT obj_description(oid) FROM pg_constraint WHERE conparentid = 0 AND contype = 'f'")
+    finally:
+        drop(target)
