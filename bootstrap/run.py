@@ -32,6 +32,7 @@ from replicator.lsn import Lsn, format_lsn
 from replicator.model import SchemaMode, TableName, TableState
 from replicator.postgres import Connection, connect, connected, reporting
 from replicator.source.slot import create_slot
+from replicator.source.writes import record_writes
 
 log = structlog.get_logger(__name__)
 
@@ -116,6 +117,7 @@ class Bootstrap:
 
     async def _round(self, *, is_main: bool) -> None:
         """Copy, under one snapshot, the tables that are not copied, and make the keys of those that are."""
+        await self._count_writes()
         async with self._snapshot(is_main=is_main) as (lsn, keeper):
             published = await self._published(keeper.connection)
             records = await control.read_tables(self._target)
@@ -129,6 +131,12 @@ class Bootstrap:
                 self._copy(keeper, tables, copied, replica=replica),
                 self._make_keys(copied, published),
             ])  # fmt: skip
+
+    async def _count_writes(self) -> None:
+        """Before the snapshot, so that the cutover learns of every update that an insert-only table's copy lacks."""
+        waiting = _needing_round(await self._published(self._source), await control.read_tables(self._target))
+        with reporting(Side.SOURCE, "reading the statistics of tables", SourceError):
+            await record_writes(self._source, self._target, waiting)
 
     @asynccontextmanager
     async def _snapshot(self, *, is_main: bool) -> AsyncIterator[tuple[Lsn, Keeper]]:

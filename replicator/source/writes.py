@@ -16,6 +16,9 @@ from replicator.postgres import Connection
 STEP: Final = "insert-only"
 """The recorded step whose detail holds the counts of when the tables were copied."""
 
+_UNKNOWN: Final = -1
+"""A count that equals no other: what was counted before the statistics were reset."""
+
 _WRITES: Final[LiteralString] = """
 SELECT relid AS oid, n_tup_upd + n_tup_del AS writes FROM pg_catalog.pg_stat_all_tables WHERE relid = ANY (%s)
 """
@@ -31,12 +34,16 @@ class _Count(NamedTuple):
 
 
 async def record_writes(source: Connection, target: Connection, tables: Iterable[PublishedTable]) -> None:
-    """Keep the counts of the insert-only tables, for `written_since`; call it before their snapshot is taken."""
-    counts = await _read(source, [table for table in tables if table.insert_only])
-    known = (await control.read_steps(target)).get(STEP)
-    # a table that was copied again counts from then; the others keep what was recorded
-    merged = {**(known["counts"] if known else {}), **counts["counts"]}
-    await control.record_step(target, STEP, {"reset": counts["reset"], "counts": merged})
+    """Keep the counts of the insert-only tables, for `written_since`; call it before their snapshot is taken.
+
+    A table that is copied again counts from now on; the others keep what was recorded.
+    """
+    now = await _read(source, [table for table in tables if table.insert_only])
+    if not now["counts"]:
+        return
+    before = (await control.read_steps(target)).get(STEP, {"reset": now["reset"], "counts": {}})
+    kept = before["counts"] if before["reset"] == now["reset"] else dict.fromkeys(before["counts"], _UNKNOWN)
+    await control.record_step(target, STEP, {"reset": now["reset"], "counts": {**kept, **now["counts"]}})
 
 
 async def written_since(
