@@ -38,7 +38,10 @@ UNDEFINED: Final = "42704"
 FORBIDDEN: Final = "42501"
 
 _WAL_LEVEL = re.compile(r"wal_level")
-_LOST = re.compile(r"can no longer (get changes from|access) replication slot|was invalidated|has been invalidated")
+_LOST = re.compile(
+    r"can no longer (get changes from|access) replication slot|was invalidated|has been invalidated"
+    r"|cannot read from logical replication slot"  # 14 and 15
+)
 _MISSING = re.compile(r"replication slot .* does not exist", re.DOTALL)
 
 

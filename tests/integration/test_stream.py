@@ -26,8 +26,9 @@ from replicator.model import (
 )
 from replicator.source import stream as stream_module
 from replicator.source.stream import ReplicationStream
-from tests.fixtures.databases import Database
+from tests.fixtures.databases import Database, new_source
 from tests.fixtures.proxy import ProxyMaker
+from tests.fixtures.servers import ServerMaker
 
 MIB = 1024 * 1024
 SLOT_PREFIX = "replicator_test_"
@@ -458,6 +459,19 @@ async def test_a_slot_in_use_means_wait(streamed: Streamed, opener: Opener) -> N
 
 async def test_a_slot_that_is_gone_is_lost(streamed: Streamed, opener: Opener) -> None:
     streamed.database.execute("SELECT pg_drop_replication_slot(%s)", [streamed.slot])
+
+    with pytest.raises(SlotLostError):
+        await opener(streamed)
+
+
+@pytest.mark.parametrize("major", [15, 17])
+async def test_a_slot_whose_wal_was_removed_is_lost(make_server: ServerMaker, opener: Opener, major: int) -> None:
+    server = make_server(major, max_slot_wal_keep_size="1MB", min_wal_size="32MB", max_wal_size="32MB")
+    streamed = Streamed(new_source(server))
+    for _ in range(5):
+        streamed.database.execute("CREATE TABLE x (); DROP TABLE x", superuser=True)
+        streamed.database.execute("SELECT pg_switch_wal()", superuser=True)
+    streamed.database.execute("CHECKPOINT", superuser=True)
 
     with pytest.raises(SlotLostError):
         await opener(streamed)
