@@ -232,7 +232,7 @@ async def _remove_control(target: Connection) -> bool:
     """Drop the control schema, even one whose making was interrupted, but never a schema that holds anything else."""
     rows = await (await target.execute(_CONTROL_TABLES, [control.SCHEMA])).fetchall()
     there = {name for (name,) in rows}
-    if not there or not there <= control.TABLES:
+    if not there or not there <= control.TABLE_NAMES:
         return False
     await control.drop(target)
     return True

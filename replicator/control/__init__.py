@@ -1,0 +1,87 @@
+"""The control tables on the target: the one place where the worker and the operators' commands meet.
+
+Statements are SQLAlchemy Core; they run on psycopg connections, because progress must commit in the same transaction
+as the rows (law 1). The caller owns the connection and the transaction.
+
+``lease`` and ``progress`` are two rows on purpose: copy, index and step transactions hold ``FOR SHARE`` on the lease
+for as long as they run, while every apply transaction updates progress and every heartbeat updates ``worker``.
+"""
+
+from replicator.control.lease import Worker, heartbeat, hold_epoch, read_worker, register_worker, take_lease
+from replicator.control.migration import (
+    Migration,
+    forget_migration,
+    read_migration,
+    record_error,
+    set_phase,
+    start_migration,
+)
+from replicator.control.progress import (
+    ADVANCE,
+    Progress,
+    advance,
+    advance_parameters,
+    assert_advanced,
+    read_progress,
+    start_progress,
+)
+from replicator.control.schema import SCHEMA, TABLE_NAMES, create, drop, exists
+from replicator.control.statements import (
+    Deferred,
+    KeyStatement,
+    add_deferred,
+    add_keys,
+    mark_deferred,
+    mark_keys,
+    next_position,
+    read_deferred,
+    read_keys,
+    replace_deferred,
+)
+from replicator.control.steps import forget_steps, read_steps, record_step
+from replicator.control.tables import TableRecord, add_tables, read_tables, remove_tables, set_table_states
+
+__all__ = [
+    "ADVANCE",
+    "SCHEMA",
+    "TABLE_NAMES",
+    "Deferred",
+    "KeyStatement",
+    "Migration",
+    "Progress",
+    "TableRecord",
+    "Worker",
+    "add_deferred",
+    "add_keys",
+    "add_tables",
+    "advance",
+    "advance_parameters",
+    "assert_advanced",
+    "create",
+    "drop",
+    "exists",
+    "forget_migration",
+    "forget_steps",
+    "heartbeat",
+    "hold_epoch",
+    "mark_deferred",
+    "mark_keys",
+    "next_position",
+    "read_deferred",
+    "read_keys",
+    "read_migration",
+    "read_progress",
+    "read_steps",
+    "read_tables",
+    "read_worker",
+    "record_error",
+    "record_step",
+    "register_worker",
+    "remove_tables",
+    "replace_deferred",
+    "set_phase",
+    "set_table_states",
+    "start_migration",
+    "start_progress",
+    "take_lease",
+]

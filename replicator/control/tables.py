@@ -1,0 +1,77 @@
+"""How far each table has come."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+from psycopg.rows import DictRow
+from sqlalchemy.dialects import postgresql
+
+from replicator.control.schema import NOW, TABLES, run
+from replicator.errors import FencedError
+from replicator.lsn import Lsn, format_lsn, parse_lsn
+from replicator.model import TableName, TableState
+from replicator.postgres import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class TableRecord:
+    """How far one table has come. ``snapshot_lsn`` is its round's L: earlier transactions are in its snapshot."""
+
+    table: TableName
+    source_oid: int
+    state: TableState
+    insert_only: bool = False
+    snapshot_lsn: Lsn | None = None
+    rows: int | None = None
+    bytes: int | None = None
+
+
+async def read_tables(connection: Connection) -> dict[TableName, TableRecord]:
+    """Every table of the migration with its state."""
+    cursor = await run(connection, sa.select(TABLES).order_by(TABLES.c.schema, TABLES.c.name))
+    return {record.table: record for record in map(_table_record, await cursor.fetchall())}
+
+
+def _table_record(row: DictRow) -> TableRecord:
+    lsn = row["snapshot_lsn"]
+    return TableRecord(
+        TableName(row["schema"], row["name"]),
+        row["source_oid"],
+        TableState(row["state"]),
+        row["insert_only"],
+        None if lsn is None else parse_lsn(lsn),
+        row["rows"],
+        row["bytes"],
+    )
+
+
+async def add_tables(connection: Connection, records: Iterable[TableRecord]) -> None:
+    """Add tables, or begin known ones anew (a new source oid, or a new round)."""
+    for record in records:
+        key = {"schema": record.table.schema, "name": record.table.name}
+        values = {
+            "source_oid": record.source_oid,
+            "state": record.state.value,
+            "insert_only": record.insert_only,
+            "snapshot_lsn": None if record.snapshot_lsn is None else format_lsn(record.snapshot_lsn),
+            "rows": record.rows,
+            "bytes": record.bytes,
+            "updated_at": NOW,
+        }
+        statement = postgresql.insert(TABLES).values(**key, **values)
+        await run(connection, statement.on_conflict_do_update(index_elements=["schema", "name"], set_=values))
+
+
+async def set_table_states(connection: Connection, names: Sequence[TableName], state: TableState) -> None:
+    """Record one state for several tables. Raises FencedError unless all of them are known."""
+    chosen = sa.tuple_(TABLES.c.schema, TABLES.c.name).in_(list(names))
+    cursor = await run(connection, TABLES.update().where(chosen).values(state=state.value, updated_at=NOW))
+    if cursor.rowcount != len(names):
+        raise FencedError("another worker has changed the list of tables")
+
+
+async def remove_tables(connection: Connection, names: Sequence[TableName]) -> None:
+    """Forget tables that do not exist or are not published any more."""
+    for name in names:
+        await run(connection, TABLES.delete().where(TABLES.c.schema == name.schema, TABLES.c.name == name.name))
