@@ -34,23 +34,26 @@ async def test_equal_tables_are_equal(source: Database, target: Database) -> Non
     assert difference.equal
 
 
-@pytest.mark.parametrize("missing", [1, 500, 1000])
-async def test_a_lost_row_is_found_wherever_it_was(source: Database, target: Database, missing: int) -> None:
-    both(source, target, "CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t SELECT generate_series(1, 1000)")
-    target.execute("DELETE FROM t WHERE id = %s", [missing])
+async def test_lost_rows_are_found_wherever_they_were(source: Database, target: Database) -> None:
+    for missing in (1, 500, 1000):
+        both(source, target, f"CREATE TABLE t{missing} (id int PRIMARY KEY)")
+        both(source, target, f"INSERT INTO t{missing} SELECT generate_series(1, 1000)")
+        target.execute(f"DELETE FROM t{missing} WHERE id = {missing}")
 
-    difference = await compared(source, target)
+    found = await compare(source.dsn, target.dsn)
 
-    assert difference == TableDifference(_TABLE, 1000, 999, lost=1)
-    assert not difference.equal
+    assert [(item.target_rows, item.lost, item.extra, item.different) for item in found] == [(999, 1, 0, 0)] * 3
+    assert not any(item.equal for item in found)
 
 
-@pytest.mark.parametrize("added", [0, 5, 10])
-async def test_an_extra_row_is_found_wherever_it_is(source: Database, target: Database, added: int) -> None:
-    both(source, target, "CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1), (9)")
-    target.execute("INSERT INTO t VALUES (%s)", [added])
+async def test_extra_rows_are_found_wherever_they_are(source: Database, target: Database) -> None:
+    for added in (0, 5, 10):
+        both(source, target, f"CREATE TABLE t{added} (id int PRIMARY KEY); INSERT INTO t{added} VALUES (1), (9)")
+        target.execute(f"INSERT INTO t{added} VALUES ({added})")
 
-    assert await compared(source, target) == TableDifference(_TABLE, 2, 3, extra=1)
+    found = await compare(source.dsn, target.dsn)
+
+    assert [(item.target_rows, item.lost, item.extra, item.different) for item in found] == [(3, 0, 1, 0)] * 3
 
 
 async def test_a_different_value_is_found(source: Database, target: Database) -> None:
@@ -60,29 +63,27 @@ async def test_a_different_value_is_found(source: Database, target: Database) ->
     assert await compared(source, target) == TableDifference(_TABLE, 2, 2, different=1)
 
 
-@pytest.mark.parametrize(
-    ("kind", "one", "other"),
-    [
-        ("text", "NULL", "''"),
-        ("text", "NULL", r"'\N'"),
-        ("text", "E'a\\tb'", r"'a\tb'"),
-        ("text", "'a'", "'a '"),
-        ("float8", "0.1", "0.1::float8 + 1e-17::float8 + 2e-17"),
-        ("numeric", "1.0", "1.00"),
-        ("bytea", r"'\x00ff'", r"'\x00fe'"),
-        ("json", """'{"a":1}'""", """'{"a": 1}'"""),
-        ("timestamptz", "'2025-01-01 00:00:00+00'", "'2025-01-01 00:00:00.000001+00'"),
-        ("int[]", "'{1,NULL}'", "'[0:1]={1,NULL}'"),
-    ],
+_NEARLY_EQUAL = (
+    ("text", "NULL", "''"),
+    ("text", "NULL", r"'\N'"),
+    ("text", "E'a\\tb'", r"'a\tb'"),
+    ("text", "'a'", "'a '"),
+    ("float8", "0.1", "0.1::float8 + 1e-17::float8 + 2e-17"),
+    ("numeric", "1.0", "1.00"),
+    ("bytea", r"'\x00ff'", r"'\x00fe'"),
+    ("json", """'{"a":1}'""", """'{"a": 1}'"""),
+    ("timestamptz", "'2025-01-01 00:00:00+00'", "'2025-01-01 00:00:00.000001+00'"),
+    ("int[]", "'{1,NULL}'", "'[0:1]={1,NULL}'"),
 )
-async def test_values_that_are_nearly_equal_are_different(
-    source: Database, target: Database, kind: str, one: str, other: str
-) -> None:
-    both(source, target, f"CREATE TABLE t (id int PRIMARY KEY, x {kind})")
-    source.execute(f"INSERT INTO t VALUES (1, {one})")
-    target.execute(f"INSERT INTO t VALUES (1, {other})")
 
-    assert (await compared(source, target)).different == 1
+
+async def test_values_that_are_nearly_equal_are_different(source: Database, target: Database) -> None:
+    for number, (kind, one, other) in enumerate(_NEARLY_EQUAL):
+        both(source, target, f"CREATE TABLE t{number} (id int PRIMARY KEY, x {kind})")
+        source.execute(f"INSERT INTO t{number} VALUES (1, {one})")
+        target.execute(f"INSERT INTO t{number} VALUES (1, {other})")
+
+    assert [item.different for item in await compare(source.dsn, target.dsn)] == [1] * len(_NEARLY_EQUAL)
 
 
 async def test_the_settings_of_a_role_or_database_make_no_difference(source: Database, target: Database) -> None:
