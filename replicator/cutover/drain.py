@@ -6,6 +6,7 @@ on the target (law 1). So lag is zero by proof, not by a gauge.
 
 import asyncio
 import itertools
+from dataclasses import dataclass
 from typing import Final, LiteralString
 from uuid import uuid4
 
@@ -24,29 +25,39 @@ _WORKER_POLL: Final = 50
 _EMIT: Final[LiteralString] = "SELECT pg_catalog.pg_logical_emit_message(true, 'replicator', %s)"
 
 
-async def drain(source: Connection, target: Connection, *, patience: float, lease_timeout: float) -> float:
-    """Emit a marker, wait until it is applied, and return how many seconds that took.
+@dataclass(frozen=True, slots=True)
+class Marker:
+    """A marker that was written; ``written_at`` is the event loop's time."""
+
+    nonce: str
+    written_at: float
+
+
+async def write_marker(source: Connection) -> Marker:
+    """Write a marker that is flushed, and so will be sent, when this returns."""
+    marker = Marker(uuid4().hex, asyncio.get_running_loop().time())
+    with on(Side.SOURCE, "writing a marker"):
+        await source.execute("SET synchronous_commit = on")  # the role may have another default
+        await source.execute(_EMIT, [marker.nonce])
+    return marker
+
+
+async def wait_applied(target: Connection, marker: Marker, *, patience: float, lease_timeout: float) -> float:
+    """Wait until the marker is applied, and return how many seconds that took since it was written.
 
     Raises CutoverError after ``patience`` seconds, or when the worker has given no sign of life for ``lease_timeout``.
     """
     loop = asyncio.get_running_loop()
-    start = loop.time()
-    nonce = uuid4().hex
-    with on(Side.SOURCE, "writing a marker"):
-        async with source.transaction():
-            # an app may have turned it off; a marker that is not flushed is not sent
-            await source.execute("SET LOCAL synchronous_commit = on")
-            await source.execute(_EMIT, [nonce])
     with on(Side.TARGET, "waiting for the marker"):
         for look in itertools.count():
-            if await _is_applied(target, nonce):
+            if await _is_applied(target, marker.nonce):
                 break
             if look % _WORKER_POLL == 0:
                 await require_worker(target, lease_timeout)
-            if loop.time() - start > patience:
+            if loop.time() - marker.written_at > patience:
                 raise await _too_slow(target, patience)
             await asyncio.sleep(_POLL)
-    return loop.time() - start
+    return loop.time() - marker.written_at
 
 
 async def require_worker(target: Connection, lease_timeout: float) -> None:

@@ -111,6 +111,9 @@ class _Run:
         with _beyond_return():
             for step in steps[steps.index(Step.SEAL) + 1 :] if Step.SEAL in steps else steps:
                 await self._do(step, self._finish(step))
+        self.report(
+            "the slot still keeps WAL on the source: run `replicator cleanup` when the new database has settled"
+        )
         return await self._told(rehearsed=False)
 
     def _switch(self, source: Connection) -> Switch:
@@ -148,12 +151,12 @@ class _Run:
 
     async def _finish(self, step: Step) -> Detail | None:
         """Do one of the last steps; None if it is to be tried again."""
+        if step is Step.OPEN:
+            return await self._open()
         items = await control.read_deferred(self.target)
         match step:
             case Step.SCHEMA:
                 return await self._complete_schema(items)
-            case Step.OPEN:
-                return await self._open()
             case Step.VALIDATE:
                 failed = await finish.validate(self.target, items) + await finish.comment(self.target, items)
             case Step.REFRESH:

@@ -11,11 +11,10 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from replicator import control
-from replicator.catalog import published_tables
 from replicator.config import Settings
 from replicator.control import Migration
 from replicator.cutover import finish
-from replicator.cutover.drain import drain, require_worker
+from replicator.cutover.drain import Marker, require_worker, wait_applied, write_marker
 from replicator.cutover.fence import fence_patiently
 from replicator.cutover.plan import UNDOABLE, Step
 from replicator.cutover.preflight import Survey, inventory, look_at_insert_only, migrated, survey
@@ -121,12 +120,13 @@ class Switch:
 
     async def _confirm(self) -> Detail:
         """The second marker, and the proof that nothing lies between the two."""
-        seconds = await self._drain(self._time_left())
+        marker = await write_marker(self.source)
         now = await inventory(self.settings, self.migration, self.source, self.target)
         if not self.omit_failing:
             now.obstacles.extend(await look_at_insert_only(now.published, self.source, self.target))
         now.require_clear()
-        self.survey.sequences = now.sequences
+        self.survey.published, self.survey.sequences = now.published, now.sequences
+        seconds = await self._wait(marker, self._time_left())
         await self._copy_sequences()
         if reason := await self._breach():
             raise CutoverError(f"{reason}, so that writes may have passed after the drain")
@@ -136,8 +136,7 @@ class Switch:
         if self._fence is None:
             return "there is no fence"
         with on(Side.SOURCE, "looking at the fence"):
-            published = await published_tables(self.source, self.migration.publications)
-            return await barrier.breach(self.source, self._fence, migrated(published))
+            return await barrier.breach(self.source, self._fence, migrated(self.survey.published))
 
     def _time_left(self) -> float:
         if self._fence is None:
@@ -150,9 +149,9 @@ class Switch:
         """Make the fence permanent. If it may have let a write pass before that, fence and drain once more."""
         reason = "another process raised the fence"
         if self._fence is not None:
+            tables = migrated(self.survey.published)
             with on(Side.SOURCE, "making the fence permanent"):
-                published = await published_tables(self.source, self.migration.publications)
-                reason = await barrier.seal(self.source, self._fence, migrated(published), self._destination) or ""
+                reason = await barrier.seal(self.source, self._fence, tables, self._destination) or ""
         if reason:
             self.report(f"{reason}: fencing and draining once more")
             await self._seal_anew()
@@ -172,7 +171,10 @@ class Switch:
     # --- both ---------------------------------------------------------------------------------------------------------
 
     async def _drain(self, patience: float) -> float:
-        return await drain(self.source, self.target, patience=patience, lease_timeout=self.settings.lease_timeout)
+        return await self._wait(await write_marker(self.source), patience)
+
+    async def _wait(self, marker: Marker, patience: float) -> float:
+        return await wait_applied(self.target, marker, patience=patience, lease_timeout=self.settings.lease_timeout)
 
     async def _copy_sequences(self) -> None:
         pairs = self.survey.sequences.pairs
