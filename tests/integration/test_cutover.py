@@ -90,6 +90,14 @@ async def test_what_had_to_wait_arrives(source: Database, target: Database) -> N
     assert target.value("SELECT relrowsecurity FROM pg_class WHERE relname = 'parents'")
 
 
+async def test_it_works_from_postgresql_15_on(source_15: Database, target: Database) -> None:
+    _both(source_15, target, _PARTITIONED)
+    async with streaming(source_15, target, deferred=[_PARTITIONED_KEY]) as settings:
+        await _cutover(settings)
+    with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
+        source_15.execute("DELETE FROM parts_2a")
+
+
 async def test_running_it_again_changes_nothing(source: Database, target: Database) -> None:
     _both(source, target)
     async with streaming(source, target, deferred=[_FOREIGN_KEY]) as settings:

@@ -90,6 +90,20 @@ async def test_reads_and_other_tables_go_on(source: Database) -> None:
     source.execute("INSERT INTO outside VALUES (1)")
 
 
+async def test_it_holds_for_every_role_and_for_what_other_tables_cascade_to_it(source: Database) -> None:
+    source.execute(_SCHEMA)
+    source.execute(
+        "ALTER TABLE plain ADD outside_id int REFERENCES outside ON DELETE CASCADE;"
+        "INSERT INTO outside VALUES (1); UPDATE plain SET outside_id = 1"
+    )
+    source.execute("GRANT ALL ON plain TO pg_monitor; GRANT USAGE ON SCHEMA public TO pg_monitor", superuser=True)
+    async with _session(source) as connection:
+        await _raise(connection)
+    for statement in ("SET ROLE pg_monitor; DELETE FROM plain", "DELETE FROM outside", "TRUNCATE outside CASCADE"):
+        with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
+            source.execute(statement, superuser=True)
+
+
 async def test_a_fence_whose_owner_died_lifts_itself(source: Database) -> None:
     """Law 8."""
     source.execute(_SCHEMA)
