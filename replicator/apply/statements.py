@@ -158,21 +158,24 @@ class Statements:
             columns=sql.SQL(", ").join(sql.SQL("s.{}").format(_column(i)) for i in range(len(self.table.columns))),
         )
 
-    # --- row by row, for tiny batches ---------------------------------------------------------------------------------
+    # --- row by row, for tiny batches, on a raw cursor ----------------------------------------------------------------
 
     def insert_row(self) -> sql.Composed:
         """Parameters: every column."""
-        values = sql.SQL(", ").join(sql.Placeholder() * len(self.table.columns))
+        values = sql.SQL(", ").join(_parameter(i) for i in range(len(self.table.columns)))
         return sql.SQL("INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE VALUES ({})").format(
             self._insertable, self._names(), values
         )
 
     def update_row(self, unchanged: Sequence[int]) -> sql.Composed:
         """Parameters: ``updated_positions(unchanged)``, then the key. Needs at least one column to set."""
+        columns = self.updated_positions(unchanged)
         assignments = sql.SQL(", ").join(
-            sql.SQL("{} = %s").format(self._name(i)) for i in self.updated_positions(unchanged)
+            sql.SQL("{} = {}").format(self._name(i), _parameter(n)) for n, i in enumerate(columns)
         )
-        return sql.SQL("UPDATE {} t SET {} WHERE {}").format(self._relation, assignments, self._matches_parameters())
+        return sql.SQL("UPDATE {} t SET {} WHERE {}").format(
+            self._relation, assignments, self._matches_parameters(first=len(columns))
+        )
 
     def updated_positions(self, unchanged: Sequence[int]) -> list[int]:
         """The positions of the columns that an update sets."""
@@ -180,7 +183,7 @@ class Statements:
 
     def delete_row(self) -> sql.Composed:
         """Parameters: the key."""
-        return sql.SQL("DELETE FROM {} t WHERE {}").format(self._relation, self._matches_parameters())
+        return sql.SQL("DELETE FROM {} t WHERE {}").format(self._relation, self._matches_parameters(first=0))
 
     # --- parts --------------------------------------------------------------------------------------------------------
 
@@ -198,8 +201,12 @@ class Statements:
             sql.SQL("t.{} = s.{}").format(self._name(position), _origin(n)) for n, position in enumerate(self._key)
         )
 
-    def _matches_parameters(self) -> sql.Composed:
-        return sql.SQL(" AND ").join(sql.SQL("t.{} = %s").format(self._name(position)) for position in self._key)
+    def _matches_parameters(self, first: int) -> sql.Composed:
+        """The key's types are given, because a composite is no type that ``=`` would find for a parameter."""
+        return sql.SQL(" AND ").join(
+            sql.SQL("t.{} = {}::{}").format(self._name(position), _parameter(n), sql.SQL(self._type(position)))
+            for n, position in enumerate(self._key, first)
+        )
 
 
 def truncate(tables: Iterable[TargetTable], *, restart_identity: bool) -> sql.Composed:
@@ -211,6 +218,11 @@ def truncate(tables: Iterable[TargetTable], *, restart_identity: bool) -> sql.Co
         for table in tables
     )
     return sql.SQL("TRUNCATE {}{}").format(names, sql.SQL(" RESTART IDENTITY" if restart_identity else ""))
+
+
+def _parameter(n: int) -> sql.SQL:
+    """PostgreSQL's own placeholder: the driver's %s would have to be told apart from a % in a column's name."""
+    return sql.SQL(f"${n + 1}")
 
 
 def _column(position: int) -> sql.Identifier:

@@ -5,7 +5,7 @@ from typing import Final, Self
 from uuid import UUID
 
 import psycopg
-from psycopg import AsyncCursor, sql
+from psycopg import AsyncRawCursor, sql
 from psycopg.rows import TupleRow
 
 from replicator import control
@@ -15,8 +15,8 @@ from replicator.apply.tables import read_target_table
 from replicator.apply.values import parameters, register
 from replicator.apply.writer import TableWriter
 from replicator.errors import ApplyError, ReplicatorError, Side, UnknownTableError
-from replicator.lsn import INVALID, Lsn, format_lsn
-from replicator.model import Relation, Row, Truncate
+from replicator.lsn import Lsn, format_lsn
+from replicator.model import Relation, Row, TableState, Truncate
 from replicator.postgres import Connection, connect, translate
 
 _TINY: Final = 40
@@ -79,15 +79,15 @@ class Target:
 
     async def _rule(self, relation: Relation) -> Rule:
         record = self._records.get(relation.oid)
-        if record is None:
-            if await self._is_root_of_leaves(relation):
-                return Rule(None, NEVER)
+        if record is None and await self._is_root_of_leaves(relation):
+            return Rule(None, NEVER)
+        if record is None or record.state is not TableState.READY or record.snapshot_lsn is None:
             raise UnknownTableError(f"table {relation.table} has no snapshot yet")
         table = await read_target_table(self._connection, relation)
         # a temporary table lasts as long as its session: a new shape needs a new name
         stage = f"replicator_stage_{relation.oid}_{len(self._writers)}"
         self._writers[relation] = TableWriter(self._connection, table, stage)
-        return Rule(table.key, record.snapshot_lsn or INVALID)
+        return Rule(table.key, record.snapshot_lsn)
 
     async def _is_root_of_leaves(self, relation: Relation) -> bool:
         """A TRUNCATE of a partitioned table lists its root beside the leaves, though changes travel by leaf."""
@@ -208,11 +208,11 @@ class Target:
 
     async def _pipeline(self, batch: Batch, rows: "list[_RowStatement]") -> bool:
         """Send all at once, then commit only if each statement changed exactly one row."""
-        cursors: list[AsyncCursor[TupleRow]] = []
+        cursors: list[AsyncRawCursor[TupleRow]] = []
         async with self._connection.pipeline():
             await self._connection.execute("BEGIN")
             for statement, values in rows:
-                cursors.append(await self._connection.execute(statement, values, prepare=True))
+                cursors.append(await AsyncRawCursor(self._connection).execute(statement, values, prepare=True))
             advanced = await self._connection.execute(
                 control.ADVANCE,
                 control.advance_parameters(self._epoch, self.progress, batch.end_lsn, batch.marker),
