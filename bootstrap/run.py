@@ -170,8 +170,7 @@ class Bootstrap:
         async with self._target.transaction():
             await control.hold_epoch(self._target, self._epoch)
             await empty(self._target, left, replica=replica)
-            async with self._target.pipeline():
-                await control.add_tables(self._target, [_pending(table, lsn) for table in tables])
+            await control.add_tables(self._target, [_pending(table, lsn) for table in tables])
             if is_main:
                 await control.start_progress(self._target, self._epoch, lsn)
         self._show(

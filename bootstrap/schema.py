@@ -202,9 +202,8 @@ async def _record_rest(target: Connection, plan: Plan, owners: Mapping[tuple[str
         control.Deferred(position, entry.kind, entry.schema, entry.name, entry.sql)
         for position, entry in enumerate(plan.cutover, start + len(keys))
     ]
-    async with target.pipeline():
-        await control.add_keys(target, keys)
-        await control.add_deferred(target, deferred)
+    await control.add_keys(target, keys)
+    await control.add_deferred(target, deferred)
 
 
 def _key_statements(

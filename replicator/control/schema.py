@@ -1,5 +1,6 @@
 """The shape of the control tables, and how a statement on them runs."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, cast
 
 import sqlalchemy as sa
@@ -134,6 +135,13 @@ async def run(connection: Connection, statement: sa.Executable) -> AsyncCursor[D
     cursor = connection.cursor(row_factory=dict_row)
     adapted = {name: Jsonb(value) if isinstance(value, dict) else value for name, value in parameters.items()}
     return await cursor.execute(query.encode(), adapted)
+
+
+async def run_many(connection: Connection, statement: sa.Executable, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Run a statement once for each row of values, in a pipeline: compiled once, without waiting for each answer."""
+    if rows:
+        compiled = cast("sa.ClauseElement", statement).compile(dialect=_DIALECT, column_keys=list(rows[0]))
+        await connection.cursor().executemany(compiled.string.encode(), rows)
 
 
 async def exists(connection: Connection) -> bool:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from psycopg.rows import DictRow
 
-from replicator.control.schema import DEFERRED, KEYS, NOW, run
+from replicator.control.schema import DEFERRED, KEYS, NOW, run, run_many
 from replicator.model import TableName
 from replicator.postgres import Connection
 
@@ -46,13 +46,11 @@ async def replace_deferred(connection: Connection, statements: Iterable[Deferred
 
 async def add_deferred(connection: Connection, statements: Iterable[Deferred]) -> None:
     """Add statements that wait for the cutover; their positions must be new."""
-    for item in statements:
-        await run(
-            connection,
-            DEFERRED.insert().values(
-                position=item.position, kind=item.kind, schema=item.schema, name=item.name, statement=item.statement
-            ),
-        )
+    rows = [
+        {"position": s.position, "kind": s.kind, "schema": s.schema, "name": s.name, "statement": s.statement}
+        for s in statements
+    ]
+    await run_many(connection, DEFERRED.insert(), rows)
 
 
 async def read_deferred(connection: Connection) -> list[Deferred]:
@@ -73,8 +71,8 @@ async def mark_deferred(connection: Connection, positions: Sequence[int]) -> Non
 
 async def add_keys(connection: Connection, statements: Iterable[KeyStatement]) -> None:
     """Add statements that wait for the data; their positions must be new."""
-    for item in statements:
-        values = {
+    rows = [
+        {
             "position": item.position,
             "kind": item.kind,
             "schema": item.schema,
@@ -83,7 +81,9 @@ async def add_keys(connection: Connection, statements: Iterable[KeyStatement]) -
             "table_name": item.table and item.table.name,
             "statement": item.statement,
         }
-        await run(connection, KEYS.insert().values(**values))
+        for item in statements
+    ]
+    await run_many(connection, KEYS.insert(), rows)
 
 
 async def read_keys(connection: Connection) -> list[KeyStatement]:

@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from psycopg.rows import DictRow
 from sqlalchemy.dialects import postgresql
 
-from replicator.control.schema import NOW, TABLES, run
+from replicator.control.schema import NOW, TABLES, run, run_many
 from replicator.errors import FencedError
 from replicator.lsn import Lsn, format_lsn, parse_lsn
 from replicator.model import TableName, TableState
@@ -48,19 +48,22 @@ def _table_record(row: DictRow) -> TableRecord:
 
 async def add_tables(connection: Connection, records: Iterable[TableRecord]) -> None:
     """Add tables, or begin known ones anew (a new source oid, or a new round)."""
-    for record in records:
-        key = {"schema": record.table.schema, "name": record.table.name}
-        values = {
+    rows = [
+        {
+            "schema": record.table.schema,
+            "name": record.table.name,
             "source_oid": record.source_oid,
             "state": record.state.value,
             "insert_only": record.insert_only,
             "snapshot_lsn": None if record.snapshot_lsn is None else format_lsn(record.snapshot_lsn),
             "rows": record.rows,
             "bytes": record.bytes,
-            "updated_at": NOW,
         }
-        statement = postgresql.insert(TABLES).values(**key, **values)
-        await run(connection, statement.on_conflict_do_update(index_elements=["schema", "name"], set_=values))
+        for record in records
+    ]
+    insert = postgresql.insert(TABLES)
+    changed = {column.name: column for column in insert.excluded if column.name != "updated_at"} | {"updated_at": NOW}
+    await run_many(connection, insert.on_conflict_do_update(index_elements=["schema", "name"], set_=changed), rows)
 
 
 async def set_table_states(connection: Connection, names: Sequence[TableName], state: TableState) -> None:
