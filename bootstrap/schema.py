@@ -113,7 +113,7 @@ async def copy_tables_schema(
 ) -> None:
     """Make tables that are new on the source, with their keys and what is deferred. Raises as `copy_schema` does."""
     dump = await dump_tables(settings, source.info.server_version, snapshot, tables)
-    plan = plan_entries(parse_dump(dump))
+    plan = _attach_last(plan_entries(parse_dump(dump)))
     owners = await _owners(source)
     async with target.transaction():
         await control.hold_epoch(target, epoch)
@@ -122,6 +122,13 @@ async def copy_tables_schema(
         await make_entries(target, plan.before_data)
         await _record_rest(target, plan, owners)
     log.info("made new tables", tables=[str(table) for table in tables])
+
+
+def _attach_last(plan: Plan) -> Plan:
+    """A partition that is attached to a table with keys would get keys of its own: they must be there before."""
+    attaching = tuple(entry for entry in plan.before_data if entry.kind == "TABLE ATTACH")
+    before = tuple(entry for entry in plan.before_data if entry not in attaching)
+    return Plan(before, (*attaching, *plan.after_data), plan.cutover)
 
 
 async def _schemas(source: Connection, settings: Settings) -> list[str]:

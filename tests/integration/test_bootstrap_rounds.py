@@ -349,3 +349,24 @@ async def test_a_table_published_later_comes_with_its_schema(source: Database, t
     assert target.value("SELECT count(*) FROM pg_indexes WHERE schemaname = 'later'") == 2
     assert target.value("SELECT nextval('later.n_id_seq')") == 1
     assert [item.kind for item in await read_deferred(settings)] == ["FK CONSTRAINT"]
+
+
+async def test_a_new_partition_comes_with_its_keys(source: Database, target: Database) -> None:
+    """Given a partition that is younger than the bootstrap, then it is copied, keyed and attached, indexes included."""
+    source.execute("""
+        CREATE TABLE p (id int PRIMARY KEY, v text, UNIQUE (id, v)) PARTITION BY RANGE (id);
+        CREATE INDEX ON p (v);
+        CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (10);
+        INSERT INTO p VALUES (1, 'a')
+    """)
+    settings = settings_for(source, target)
+    await run_bootstrap(settings)
+    source.execute("CREATE TABLE p2 PARTITION OF p FOR VALUES FROM (10) TO (20); INSERT INTO p VALUES (11, 'b')")
+
+    await run_bootstrap(settings)
+
+    await assert_equal(settings)
+    indexes = "SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = 'public' ORDER BY 1"
+    assert target.fetch(indexes) == source.fetch(indexes)
+    assert target.value("SELECT count(*) FROM p") == 2
+    assert target.value("SELECT bool_and(indisvalid) FROM pg_index")
