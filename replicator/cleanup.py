@@ -32,7 +32,7 @@ _PATIENCE: Final = 15.0
 _PAUSE: Final = 0.2
 
 _RETURN_PASSED: Final = "cutover:point-of-no-return"
-_OPENED: Final = "cutover:open"
+_VALIDATED: Final = "cutover:validate"
 
 _BRIEF: Final[LiteralString] = "SET lock_timeout = '500ms'"
 
@@ -104,10 +104,11 @@ async def _read_migration(settings: Settings, target: Connection) -> Migration |
     migration = await control.read_migration(target)
     await _require_no_worker(settings, target, migration)
     steps = await control.read_steps(target)
-    if _RETURN_PASSED in steps and _OPENED not in steps:
+    if _RETURN_PASSED in steps and _VALIDATED not in steps:
         raise CleanupError(
-            "a cutover has passed its point of no return and is not finished",
-            hint="Run `replicator cutover` again to finish it, then clean up.",
+            "a cutover has passed its point of no return, and not all of its foreign keys are made and valid",
+            hint="Run `replicator cutover` again to finish it, then clean up. "
+            "Where rows contradict a foreign key, mend them or drop it on the target first.",
             side=Side.TARGET,
         )
     return migration

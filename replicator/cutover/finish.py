@@ -94,13 +94,15 @@ async def validate(target: Connection, items: Iterable[Deferred]) -> list[str]:
 
 
 def _validation(key: ForeignKey, leaves: Sequence[TableName] | None, known: dict[tuple[str, str], bool]) -> list[str]:
-    """The statements that make one foreign key complete, those left out that have been run before."""
+    """The statements that make one foreign key complete; none for what is complete, or was dropped meanwhile."""
     name = key.unquoted_name
     if leaves is None:
         return [] if known.get((key.table, name), True) else [key.validate()]
     below = [table_text(leaf) for leaf in leaves]
-    statements = [key.validate(leaf) for leaf in below if not known.get((leaf, name), True)]
-    return statements if (key.table, name) in known else [*statements, key.add()]
+    dropped = bool(below) and not any((leaf, name) in known for leaf in below)
+    if dropped or (key.table, name) in known:
+        return []
+    return [*(key.validate(leaf) for leaf in below if not known.get((leaf, name), True)), key.add()]
 
 
 async def comment(target: Connection, items: Iterable[Deferred]) -> list[str]:

@@ -21,9 +21,10 @@ from replicator.cutover.sequences import (
 )
 from replicator.cutover.sides import on
 from replicator.errors import CutoverError, Side
-from replicator.model import KeylessPolicy, TableName, TableState
+from replicator.model import TableName, TableState
 from replicator.postgres import Connection
 from replicator.source.fence import FencedTable, tables_to_fence
+from replicator.source.publication import plan
 from replicator.source.writes import STEP as INSERT_ONLY
 from replicator.source.writes import written_since
 
@@ -149,14 +150,15 @@ async def _look_at_tables(
         )
 
 
-def _look_outside(found: Survey, settings: Settings, app: Iterable[SourceTable]) -> None:
+def _look_outside(found: Survey, settings: Settings, app: list[SourceTable]) -> None:
     """Tell what was left out by choice from what was created meanwhile."""
     known = migrated(found.published)
+    excluded = {item.oid for item in plan(app, settings).excluded}
     new = []
     for item in app:
         if item.partitioned or item.oid in known or (item.root in known and not item.unlogged):
             continue
-        if item.unlogged or (item.problem is not None and settings.keyless is KeylessPolicy.EXCLUDE):
+        if item.unlogged or item.oid in excluded or item.root in excluded:
             found.left_out.append(f"table {item.table}")
         else:
             new.append(item.table)

@@ -40,10 +40,9 @@ _SHAPES: Final[LiteralString] = """
 SELECT t.name, n.nspname AS schema, c.relname AS leaf
   FROM unnest(%s::text[]) t(name)
   JOIN pg_catalog.pg_class r ON r.oid = pg_catalog.to_regclass(t.name) AND r.relkind = 'p'
- CROSS JOIN LATERAL pg_catalog.pg_partition_tree(r.oid) p
-  JOIN pg_catalog.pg_class c ON c.oid = p.relid
-  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
- WHERE p.isleaf
+  LEFT JOIN LATERAL pg_catalog.pg_partition_tree(r.oid) p ON p.isleaf
+  LEFT JOIN pg_catalog.pg_class c ON c.oid = p.relid
+  LEFT JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
  ORDER BY t.name, n.nspname, c.relname
 """
 
@@ -71,8 +70,8 @@ class Failure:
 
 class _Leaf(NamedTuple):
     name: str
-    schema: str
-    leaf: str
+    schema: str | None
+    leaf: str | None
 
 
 def title(item: Deferred) -> str:
@@ -96,8 +95,10 @@ async def leaves_of(target: Connection, keys: Iterable[ForeignKey]) -> dict[str,
     if target.info.server_version >= NOT_VALID_ON_ROOTS_SINCE:
         return {}
     leaves: dict[str, list[TableName]] = {}
-    for row in await fetch(target, _Leaf, _SHAPES, [key.table for key in keys]):
-        leaves.setdefault(row.name, []).append(TableName(row.schema, row.leaf))
+    for row in await fetch(target, _Leaf, _SHAPES, list({key.table for key in keys})):
+        known = leaves.setdefault(row.name, [])
+        if row.schema is not None and row.leaf is not None:
+            known.append(TableName(row.schema, row.leaf))
     return leaves
 
 

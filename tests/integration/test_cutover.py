@@ -203,6 +203,19 @@ async def test_an_unlogged_table_is_left_out_and_said_so(source: Database, targe
     assert report.left_out == ("table public.cache",)
 
 
+async def test_a_partitioned_table_that_was_excluded_is_left_out_with_all_its_partitions(
+    source: Database, target: Database
+) -> None:
+    partitioned = (
+        "CREATE TABLE odd (id int) PARTITION BY LIST (id); CREATE TABLE odd_1 PARTITION OF odd FOR VALUES IN (1);"
+        "CREATE TABLE odd_2 PARTITION OF odd (PRIMARY KEY (id)) FOR VALUES IN (2);"
+    )
+    _both(source, target, _TABLES + partitioned)
+    async with streaming(source, target, keyless="exclude") as settings:
+        report = await _cutover(settings)
+    assert report.left_out == ("table public.odd_1", "table public.odd_2")
+
+
 async def test_an_update_of_an_insert_only_table_stops_the_cutover(source: Database, target: Database) -> None:
     _both(source, target, _TABLES + "CREATE TABLE log (line text);")
     source.execute("INSERT INTO log VALUES ('a')")
@@ -462,6 +475,7 @@ CREATE TABLE parts (id int, parent_id int, PRIMARY KEY (id)) PARTITION BY RANGE 
 CREATE TABLE parts_1 PARTITION OF parts FOR VALUES FROM (0) TO (10);
 CREATE TABLE parts_2 PARTITION OF parts FOR VALUES FROM (10) TO (100) PARTITION BY RANGE (id);
 CREATE TABLE parts_2a PARTITION OF parts_2 FOR VALUES FROM (10) TO (50);
+CREATE TABLE hollow (id int PRIMARY KEY) PARTITION BY RANGE (id);
 INSERT INTO parents VALUES (1); INSERT INTO parts VALUES (1, 1), (11, 1);
 """
 _PARTITIONED_KEY = (
@@ -469,6 +483,11 @@ _PARTITIONED_KEY = (
     "parts parts_parent_fkey",
     "ALTER TABLE public.parts\n"
     "    ADD CONSTRAINT parts_parent_fkey FOREIGN KEY (parent_id) REFERENCES public.parents(id) ON DELETE CASCADE;",
+)
+_HOLLOW_KEY = (
+    "FK CONSTRAINT",
+    "hollow hollow_fkey",
+    "ALTER TABLE public.hollow\n    ADD CONSTRAINT hollow_fkey FOREIGN KEY (id) REFERENCES public.parents(id);",
 )
 _COMMENT = ("COMMENT", "CONSTRAINT", "COMMENT ON CONSTRAINT parts_parent_fkey ON public.parts IS 'kept';")
 
@@ -480,13 +499,24 @@ async def test_foreign_keys_of_partitioned_tables_arrive_on_the_root(
     target = new_target(source_server if major == 17 else target_server)
     try:
         _both(source, target, _PARTITIONED)
-        async with streaming(source, target, deferred=[_PARTITIONED_KEY, _COMMENT]) as settings:
+        async with streaming(source, target, deferred=[_PARTITIONED_KEY, _HOLLOW_KEY, _COMMENT]) as settings:
             report = await _cutover(settings)
         assert report.unfinished == ()
         assert target.fetch(
             "SELECT conrelid::regclass::text, conparentid = 0, convalidated FROM pg_constraint"
             " WHERE contype = 'f' AND confrelid = 'parents'::regclass AND conrelid <> 0 ORDER BY 1"
-        ) == [("parts", True, True), ("parts_1", False, True), ("parts_2", False, True), ("parts_2a", False, True)]
-        assert target.value("SELECT obj_description(oid) FROM pg_constraint WHERE conparentid = 0 AND contype = 'f'")
+        ) == [
+            ("hollow", True, True),
+            ("parts", True, True),
+            ("parts_1", False, True),
+            ("parts_2", False, True),
+            ("parts_2a", False, True),
+        ]
+        assert (
+            target.value(
+                "SELECT obj_description(oid) FROM pg_constraint WHERE conname = 'parts_parent_fkey' AND conparentid = 0"
+            )
+            == "kept"
+        )
     finally:
         drop(target)
