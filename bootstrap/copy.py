@@ -239,6 +239,10 @@ def _count(status: str) -> int:
 # --- connections ------------------------------------------------------------------------------------------------------
 
 
+_TCP_OPTIONS: Final = {"TCP_KEEPIDLE": 20, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 4, "TCP_USER_TIMEOUT": 300_000}
+"""In seconds, the last in milliseconds: long, because a target that is busy elsewhere reads nothing for a while."""
+
+
 class _KeptAlive(_Connection):
     """A connection that notices when its peer is gone, as libpq's do (postgres.connect)."""
 
@@ -247,7 +251,7 @@ class _KeptAlive(_Connection):
         peer: socket.socket = transport.get_extra_info("socket")
         if peer.family in (socket.AF_INET, socket.AF_INET6):
             peer.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            for option, value in (("TCP_KEEPIDLE", 20), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 4)):
+            for option, value in _TCP_OPTIONS.items():
                 if hasattr(socket, option):
                     peer.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
 

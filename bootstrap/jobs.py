@@ -69,29 +69,26 @@ def plan_jobs(tables: Iterable[PublishedTable], split_bytes: int, block_bytes: i
         if table.size < _SMALL_BYTES:
             small.append(table)
         else:
-            jobs.extend(_large(table, max(1, split_bytes // block_bytes), block_bytes))
+            jobs.extend(_large(table, split_bytes, block_bytes))
     jobs.extend(_batch(batch) for batch in _batches(small))
     return sorted(jobs, key=lambda job: job.size, reverse=True)
 
 
-def _large(table: PublishedTable, blocks: int, block_bytes: int) -> Iterator[Job]:
-    pieces = [
-        (piece, size) for part in table.parts for piece, size in _pieces(part, blocks, block_bytes)
-    ]  # fmt: skip
+def _large(table: PublishedTable, split_bytes: int, block_bytes: int) -> Iterator[Job]:
+    pieces = [(piece, size) for part in table.parts for piece, size in _pieces(part, split_bytes, block_bytes)]
     for piece, size in pieces:
         yield Job((Load(table, (piece,), whole=len(pieces) == 1),), size)
 
 
-def _pieces(part: Part, blocks: int, block_bytes: int) -> Iterator[tuple[Piece, int]]:
-    total = part.size // block_bytes
-    starts = range(0, max(total, 1), blocks)
-    for start in starts:
-        last = start + blocks >= total
-        # the table may have grown since its size was read
-        yield (
-            Piece(part, start, None if last else start + blocks),
-            (total - start if last else blocks) * block_bytes,
-        )
+def _pieces(part: Part, split_bytes: int, block_bytes: int) -> Iterator[tuple[Piece, int]]:
+    """Ranges of blocks, each with its share of the TOASTed values."""
+    total = part.main_size // block_bytes
+    number = max(1, min(total, -(-part.size // split_bytes)))
+    starts = [total * n // number for n in range(number)]
+    # the table may have grown since its size was read
+    ends = [*starts[1:], None]
+    for start, end in zip(starts, ends, strict=True):
+        yield Piece(part, start, end), part.size // number
 
 
 def _batches(tables: Sequence[PublishedTable]) -> Iterator[list[PublishedTable]]:

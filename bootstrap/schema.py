@@ -15,15 +15,13 @@ import structlog
 from bootstrap.entries import Entry, Plan, parse_dump, plan_entries
 from bootstrap.extensions import make_extensions, read_extensions
 from bootstrap.making import make_entries, make_schema
-from bootstrap.pgdump import dump_schemas, dump_tables, find_pg_dump
+from bootstrap.pgdump import dump_schemas, dump_tables
 from replicator import control
 from replicator.catalog import managed_schemas
 from replicator.config import Settings
 from replicator.errors import SchemaMismatchError, Side, SourceError
 from replicator.model import TableName
 from replicator.postgres import Connection, reporting
-
-__all__ = ["copy_schema", "copy_tables_schema", "find_pg_dump"]
 
 log = structlog.get_logger(__name__)
 
@@ -84,6 +82,7 @@ async def copy_schema(settings: Settings, source: Connection, snapshot: str, tar
         return
     schemas = await _schemas(source, settings)
     if schemas:
+        log.info("dumping the schema", schemas=schemas)
         plan = await _dump_plan(settings, source, snapshot, schemas)
         with reporting(Side.SOURCE, "reading the extensions", SourceError):
             extensions = await read_extensions(source, schemas)

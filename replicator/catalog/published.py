@@ -19,11 +19,15 @@ COLUMN_LISTS_SINCE: Final = 150_000
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A relation that holds rows itself: a plain table or a leaf partition. ``size`` is bytes of its main fork."""
+    """A relation that holds rows itself: a plain table or a leaf partition.
+
+    ``size`` is bytes with its TOASTed values, ``main_size`` those of its main fork: what has a place by ctid.
+    """
 
     oid: int
     table: TableName
     size: int
+    main_size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +50,7 @@ class PublishedTable:
 
     @property
     def size(self) -> int:
-        """Bytes of the main forks of all its parts."""
+        """Bytes of all its parts with their TOASTed values."""
         return sum(part.size for part in self.parts)
 
 
@@ -87,7 +91,8 @@ SELECT attrelid AS oid, attname AS name
 _PARTS: Final[LiteralString] = """
 SELECT r.oid AS root, c.oid, n.nspname AS schema, c.relname AS name, c.relkind IN ('r', 'f') AS leaf,
        c.relkind = 'r' AND c.relpersistence = 'p' AS sends,
-       CASE c.relkind WHEN 'r' THEN coalesce(pg_catalog.pg_relation_size(c.oid), 0) ELSE 0 END AS size
+       CASE c.relkind WHEN 'r' THEN coalesce(pg_catalog.pg_table_size(c.oid), 0) ELSE 0 END AS size,
+       CASE c.relkind WHEN 'r' THEN coalesce(pg_catalog.pg_relation_size(c.oid), 0) ELSE 0 END AS main_size
   FROM unnest(%s::oid[]) WITH ORDINALITY r(oid, place)
  CROSS JOIN LATERAL (SELECT r.oid AS relid UNION SELECT t.relid::oid FROM pg_catalog.pg_partition_tree(r.oid) t) t
   JOIN pg_catalog.pg_class c ON c.oid = t.relid
@@ -134,6 +139,7 @@ class Relation(NamedTuple):
     leaf: bool
     sends: bool
     size: int
+    main_size: int
 
 
 async def published_tables(connection: Connection, publications: Sequence[str]) -> list[PublishedTable]:
@@ -213,6 +219,6 @@ def _published(
         columns=tuple(name for name in columns if first.columns is None or name in first.columns),
         row_filter=None if None in filters else " OR ".join(distinct),
         insert_only=not (any(p.updates for p in publications) and any(p.deletes for p in publications)),
-        parts=tuple(Part(r.oid, TableName(r.schema, r.name), r.size) for r in tree if r.leaf and r.sends),
+        parts=tuple(Part(r.oid, TableName(r.schema, r.name), r.size, r.main_size) for r in tree if r.leaf and r.sends),
         publishes_truncate=any(p.truncates for p in publications),
     )

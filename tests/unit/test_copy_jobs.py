@@ -1,5 +1,7 @@
 """How the copy of a round is cut into jobs, and what each job asks the source for."""
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,7 +17,7 @@ def table(name: str, *sizes: int, row_filter: str | None = None, columns: tuple[
     """A table whose parts have these sizes in bytes; one size: it is its own part."""
     own = TableName("app", name)
     names = [own] if len(sizes) == 1 else [TableName("app", f"{name}_{n}") for n in range(len(sizes))]
-    parts = tuple(Part(n, part, size) for n, (part, size) in enumerate(zip(names, sizes, strict=True)))
+    parts = tuple(Part(n, part, size, size) for n, (part, size) in enumerate(zip(names, sizes, strict=True)))
     return PublishedTable(1, own, ReplicaIdentity.DEFAULT, columns, row_filter, False, parts)
 
 
@@ -68,3 +70,12 @@ def test_the_query_quotes_names_and_keeps_the_filter_together() -> None:
         "WHERE ctid >= '(5,0)'::tid AND ctid < '(9,0)'::tid AND ((id > 1) OR (id < 0))"
     )
     assert Piece(odd.parts[0]).query(table('a"b', MIB)) == 'SELECT "id" FROM ONLY "app"."a""b"'
+
+
+def test_values_that_are_toasted_count() -> None:
+    """Given few blocks with large values outside of them, then the table is split by what is to be moved."""
+    heavy = replace(table("heavy", 0), parts=(Part(1, TableName("app", "heavy"), 40 * MIB, 10 * BLOCK),))
+    jobs = plan_jobs([heavy], 10 * MIB, BLOCK)
+    pieces = [piece for job in jobs for load in job.loads for piece in load.pieces]
+    assert [(piece.start, piece.end) for piece in pieces] == [(0, 2), (2, 5), (5, 7), (7, None)]
+    assert [job.size for job in jobs] == [10 * MIB] * 4
