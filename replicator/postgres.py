@@ -173,9 +173,14 @@ def describe(error: psycopg.Error) -> str:
     state = error.sqlstate
     if state is None:
         return "the connection was lost"
+    diagnosis = error.diag
     named = [
         f"{kind} {name}"
-        for kind, name in (("constraint", error.diag.constraint_name), ("column", error.diag.column_name))
+        for kind, name in (
+            ("table", diagnosis.table_name and f"{diagnosis.schema_name}.{diagnosis.table_name}"),
+            ("constraint", diagnosis.constraint_name),
+            ("column", diagnosis.column_name),
+        )
         if name
     ]
     condition = type(error).__name__

@@ -67,7 +67,8 @@ async def read_target_table(connection: Connection, relation: Relation) -> Targe
         columns,
         key,
         table["partitioned"],
-        has_other_unique=any(index != key_attnums for index, _ in indexes),
+        # a partition may have unique indexes of its own
+        has_other_unique=table["partitioned"] or any(index != key_attnums for index, _ in indexes),
     )
     if not result.can_stage:
         raise SchemaMismatchError(

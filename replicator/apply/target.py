@@ -15,12 +15,16 @@ from replicator.apply.tables import read_target_table
 from replicator.apply.values import parameters, register
 from replicator.apply.writer import TableWriter
 from replicator.errors import ApplyError, ReplicatorError, Side, UnknownTableError
-from replicator.lsn import Lsn, format_lsn
+from replicator.lsn import INVALID, Lsn, format_lsn
 from replicator.model import Relation, Row, TableState, Truncate
 from replicator.postgres import Connection, connect, translate
 
 _TINY: Final = 40
 """Rows up to which a batch goes as single prepared statements in one round trip."""
+
+_ON_REQUEST: Final = 2**31
+"""The driver prepares what is asked for, and nothing by itself: a staging table's size decides how to join it, and the
+plan of a prepared statement would be one that was made for another size."""
 
 
 class Target:
@@ -45,7 +49,7 @@ class Target:
         connection = await connect(dsn, Side.TARGET, "worker apply")
         try:
             register(connection)
-            connection.prepared_max = 1000
+            connection.prepare_threshold, connection.prepared_max = _ON_REQUEST, 1000
             await _enter_replica_mode(connection)
             progress = await control.read_progress(connection)
             if progress is None:
@@ -129,7 +133,8 @@ class Target:
             await control.advance(self._connection, self._epoch, self.progress, batch.end_lsn, batch.marker)
             await self._connection.execute("COMMIT")
         except psycopg.Error as error:
-            raise translate(error, Side.TARGET, "committing a batch", otherwise=ApplyError) from None
+            refused = translate(error, Side.TARGET, "committing a batch", otherwise=ApplyError)
+            raise refused.located(position(batch)) from None
         self._ended(batch.end_lsn)
 
     async def advance(self, lsn: Lsn) -> None:
@@ -160,8 +165,8 @@ class Target:
     async def _apply_tiny(self, batch: Batch) -> bool:
         """Apply a handful of rows in two round trips. False, with nothing done, where the batch needs staging.
 
-        A refusal is tried again through the staging tables, which tell which table objects and why, and untangle
-        unique values that change hands.
+        What is refused for good is tried again through the staging tables, which tell which table objects and why, and
+        untangle unique values that change hands.
         """
         segments = [segment for segment in batch.segments if not isinstance(segment, Truncate)]
         if len(segments) != len(batch.segments) or len(segments) > 1:
@@ -177,21 +182,25 @@ class Target:
             rows += statements
         try:
             done = await self._pipeline(batch, rows)
-        except psycopg.IntegrityError:
-            done = False
         except psycopg.Error as error:
-            raise translate(error, Side.TARGET, "applying a batch", otherwise=ApplyError).located(
-                position(batch)
-            ) from None
+            refused = translate(error, Side.TARGET, "applying a batch", otherwise=ApplyError)
+            if refused.retryable:
+                raise refused.located(position(batch)) from None
+            done = False
         if done:
             self._ended(batch.end_lsn)
         else:
             await self._execute("ROLLBACK")
+            for writer in (self._writers[changes.relation] for changes in tables):
+                writer.always_stages = writer.statements.table.has_other_unique
         return done
 
     def _row_by_row(self, changes: TableChanges) -> "list[_RowStatement] | None":
         """One statement a row, in an order that frees unique values first; None where the table needs staging."""
-        statements = self._writers[changes.relation].statements
+        writer = self._writers[changes.relation]
+        statements = writer.statements
+        if writer.always_stages:
+            return None
         if not isinstance(changes, KeyedChanges):
             return None if changes.removed else _inserts(statements, changes.inserts)
         if changes.moves or (changes.updates and (statements.table.always_replaces or not statements.table.settable)):
@@ -239,7 +248,9 @@ def _inserts(statements: Statements, rows: Iterable[Row]) -> list[_RowStatement]
 
 
 def position(batch: Batch) -> str:
-    """Where in the source's WAL a batch lies: its first commit and its end."""
+    """Where in the source's WAL a batch lies: its first commit and its end; a piece of a transaction has no end."""
+    if batch.end_lsn == INVALID:
+        return f"in transaction {format_lsn(batch.first_lsn)}"
     return f"in transactions {format_lsn(batch.first_lsn)} to {format_lsn(batch.end_lsn)}"
 
 

@@ -23,12 +23,17 @@ Groups = dict[int, tuple[tuple[int, ...], Rows]]
 
 
 class TableWriter:
-    """Writes to one table through its staging table, inside the transaction that its caller has opened."""
+    """Writes to one table through its staging table, inside the transaction that its caller has opened.
+
+    ``always_stages``: rows of this table were refused one by one, so its unique values change hands; trying that again
+    would be in vain each time, and leave a prepared statement behind each time.
+    """
 
     def __init__(self, connection: Connection, table: TargetTable, stage: str) -> None:
         self._connection = connection
         self._table = table
         self.statements = Statements(table, stage)
+        self.always_stages = False
         self._staged = False
         self._stage_exists = False
 
@@ -43,11 +48,13 @@ class TableWriter:
 
     async def _write_or_replace(self, changes: KeyedChanges) -> None:
         """Statement by statement, a unique value may meet the row that is about to give it up: then replace."""
+        before = self._stage_exists, self._staged
         await self._run("begin", sql.SQL("SAVEPOINT replicator_table"))
         try:
             await self._write_rows(changes, replace=False)
         except _CollisionError:
             await self._run("begin again", sql.SQL("ROLLBACK TO SAVEPOINT replicator_table"))
+            self._stage_exists, self._staged = before
             await self._write_rows(changes, replace=True)
         await self._run("end", sql.SQL("RELEASE SAVEPOINT replicator_table"))
 

@@ -52,7 +52,9 @@ def advance_parameters(epoch: UUID, old: Lsn, new: Lsn, marker: str | None) -> d
 
 async def advance(connection: Connection, epoch: UUID, old: Lsn, new: Lsn, marker: str | None = None) -> None:
     """Move progress from ``old`` to ``new``, or raise FencedError: then the caller must roll back."""
-    cursor = await connection.execute(ADVANCE, advance_parameters(epoch, old, new, marker))
+    # prepared here as it is in pipelines: where one is aborted, the driver would take for prepared what it was only
+    # going to prepare, if it had run the same statement without before
+    cursor = await connection.execute(ADVANCE, advance_parameters(epoch, old, new, marker), prepare=True)
     assert_advanced(cursor.rowcount, old)
 
 

@@ -1,0 +1,158 @@
+"""Unique and exclusion constraints besides the key: inside a batch their values may change hands in any order."""
+
+import pytest
+
+from replicator.errors import ApplyError, DivergenceError
+from replicator.model import UNCHANGED, Relation
+from tests.fixtures.applying import Applier
+from tests.fixtures.changes import delete, insert, update
+
+LONG = "long value " * 1000
+
+
+async def swap(applier: Applier, t: Relation) -> None:
+    """Two rows exchange their unique values by way of a third, in one batch."""
+    await applier.apply(update(t, "1", "9"), update(t, "2", "1"), update(t, "1", "2"))
+
+
+@pytest.mark.parametrize(
+    "constraint",
+    ["UNIQUE", "UNIQUE DEFERRABLE INITIALLY IMMEDIATE", "UNIQUE DEFERRABLE INITIALLY DEFERRED", "EXCLUDE (u WITH =)"],
+)
+async def test_two_rows_swap_their_values_in_one_batch(applier: Applier, constraint: str) -> None:
+    column = "" if constraint.startswith("EXCLUDE") else constraint
+    extra = f", {constraint}" if not column else ""
+    applier.database.execute(f"CREATE TABLE t (id int PRIMARY KEY, u int {column}{extra})")
+    applier.database.execute("INSERT INTO t VALUES (1, 1), (2, 2)")
+    t = await applier.relation("t")
+
+    await swap(applier, t)
+    assert applier.rows("SELECT * FROM t ORDER BY id") == [(1, 2), (2, 1)]
+
+    # the session goes on, whatever was rolled back inside it
+    await swap_back(applier, t)
+    assert applier.rows("SELECT * FROM t ORDER BY id") == [(1, 1), (2, 2)]
+
+
+async def swap_back(applier: Applier, t: Relation) -> None:
+    await applier.apply(update(t, "1", "9"), update(t, "2", "2"), update(t, "1", "1"))
+
+
+async def test_ranges_that_may_not_overlap_change_hands_in_one_batch(applier: Applier) -> None:
+    applier.database.execute(
+        "CREATE TABLE t (id int PRIMARY KEY, during int4range, EXCLUDE USING gist (during WITH &&));"
+        "INSERT INTO t VALUES (1, '[1,5)'), (2, '[5,9)')"
+    )
+    t = await applier.relation("t")
+
+    await applier.apply(update(t, "1", "empty"), update(t, "2", "[2,6)"), update(t, "1", "[6,9)"))
+
+    assert applier.rows("SELECT id, during::text FROM t ORDER BY id") == [(1, "[6,9)"), (2, "[2,6)")]
+
+
+async def test_values_that_were_not_sent_survive_a_swap(applier: Applier) -> None:
+    applier.database.execute("CREATE TABLE t (id int PRIMARY KEY, u int UNIQUE, big text)")
+    applier.database.execute("INSERT INTO t VALUES (1, 1, %s), (2, 2, %s), (3, 3, 'short')", [LONG + "1", LONG + "2"])
+    t = await applier.relation("t")
+
+    await applier.apply(
+        update(t, "1", "9", UNCHANGED),
+        update(t, "2", "1", UNCHANGED),
+        update(t, "1", "2", UNCHANGED),
+        delete(t, key=["3", None, None]),
+        insert(t, "4", "3", "new"),
+    )
+
+    assert applier.rows("SELECT * FROM t ORDER BY id") == [(1, 2, LONG + "1"), (2, 1, LONG + "2"), (4, 3, "new")]
+
+
+async def test_a_new_row_takes_the_value_that_an_updated_or_deleted_row_gave_up(applier: Applier) -> None:
+    applier.database.execute("CREATE TABLE t (id int PRIMARY KEY, u int UNIQUE); INSERT INTO t VALUES (1, 1), (2, 2)")
+    t = await applier.relation("t")
+
+    await applier.apply(
+        update(t, "1", "5"), insert(t, "3", "1"), delete(t, key=["2", None]), insert(t, "4", "2"), update(t, "1", "6")
+    )
+
+    assert applier.rows("SELECT * FROM t ORDER BY id") == [(1, 6), (3, 1), (4, 2)]
+
+
+async def test_a_row_with_an_identity_column_is_replaced_whole(applier: Applier) -> None:
+    applier.database.execute(
+        """
+        CREATE TABLE t (id int PRIMARY KEY, u int UNIQUE, n int GENERATED ALWAYS AS IDENTITY, big text,
+                        double int GENERATED ALWAYS AS (u * 2) STORED)
+        """
+    )
+    applier.database.execute("INSERT INTO t (id, u, big) VALUES (1, 1, %s), (2, 2, 'short')", [LONG])
+    t = await applier.relation("t")
+
+    await applier.apply(
+        update(t, "1", "9", "1", UNCHANGED),
+        update(t, "2", "1", "2", "short"),
+        update(t, "1", "2", "1", UNCHANGED),
+        insert(t, "3", None, "70", ""),
+    )
+
+    assert applier.rows("SELECT id, u, n, big, double FROM t ORDER BY id") == [
+        (1, 2, 1, LONG, 4),
+        (2, 1, 2, "short", 2),
+        (3, None, 70, "", None),
+    ]
+
+
+async def test_a_unique_index_of_one_partition_counts_too(applier: Applier) -> None:
+    applier.database.execute(
+        "CREATE TABLE t (id int PRIMARY KEY, u int) PARTITION BY RANGE (id);"
+        "CREATE TABLE leaf PARTITION OF t DEFAULT; CREATE UNIQUE INDEX ON leaf (u); INSERT INTO t VALUES (1, 1), (2, 2)"
+    )
+    t = await applier.relation("t")
+
+    await swap(applier, t)
+
+    assert applier.rows("SELECT * FROM t ORDER BY id") == [(1, 2), (2, 1)]
+
+
+async def test_after_refusals_the_prepared_statements_still_serve(plain_applier: Applier) -> None:
+    applier = plain_applier
+    applier.database.execute("CREATE TABLE v (id int PRIMARY KEY)")
+    v = await applier.relation("v")
+    contested = []
+    for n in range(4):
+        applier.database.execute(f"CREATE TABLE t{n} (id int PRIMARY KEY, u int UNIQUE)")
+        applier.database.execute(f"INSERT INTO t{n} VALUES (1, 1), (2, 2)")
+        contested.append(await applier.relation(f"t{n}"))
+
+    for n, t in enumerate(contested):
+        # what is in the pipeline behind the statement that is refused is not run, and not prepared either
+        await applier.apply(update(t, "1", "9"), update(t, "2", "1"), update(t, "1", "2"), insert(v, str(n)))
+    for n in range(4):
+        await applier.apply(insert(v, str(100 + n)), delete(v, key=[str(n)]))
+
+    assert applier.rows("SELECT id FROM v ORDER BY id") == [(100,), (101,), (102,), (103,)]
+
+
+# --- law 4 ------------------------------------------------------------------------------------------------------------
+
+
+async def test_law_4_a_value_that_another_row_of_the_target_has_is_a_divergence(applier: Applier) -> None:
+    applier.database.execute("CREATE TABLE t (id int PRIMARY KEY, u text UNIQUE); INSERT INTO t VALUES (1, 'secret')")
+    t = await applier.relation("t")
+
+    with pytest.raises(DivergenceError, match=r"insert in public\.t.* t_u_key.* 0/454") as caught:
+        await applier.apply(insert(t, "2", "secret"), insert(t, "3", "other"))
+
+    assert "secret" not in f"{caught.value!r} {caught.value.hint}"
+
+
+async def test_law_4_a_deferred_constraint_that_objects_at_the_commit_is_named(applier: Applier) -> None:
+    applier.database.execute("CREATE TABLE t (id int PRIMARY KEY, u text UNIQUE DEFERRABLE INITIALLY DEFERRED)")
+    applier.database.execute("INSERT INTO t VALUES (1, 'secret')")
+    t = await applier.relation("t")
+
+    with pytest.raises(ApplyError, match=r"public\.t.* 0/454") as caught:
+        await applier.apply(insert(t, "2", "secret"))
+
+    assert "secret" not in f"{caught.value!r} {caught.value.hint}"
+    await applier.close()
+    assert applier.rows("SELECT * FROM t") == [(1, "secret")]
