@@ -57,6 +57,9 @@ class Settings(BaseSettings):
     )
     status_interval: float = Field(1, gt=0, le=10, description="seconds between heartbeats and lag samples")
     lease_timeout: float = Field(15, ge=2, description="seconds without a heartbeat after which a worker is replaced")
+    recheck_interval: float = Field(
+        15, gt=0, description="seconds between attempts to go on after a change that the target does not take"
+    )
     retry_timeout: float = Field(0, ge=0, description="seconds to go on retrying a server that is away; 0: for ever")
     cutover_timeout: float = Field(60, gt=0, description="seconds after which a fence lifts itself (before the switch)")
     lock_timeout: float = Field(

@@ -1,6 +1,7 @@
 """Every error that the service raises: whose side it is on, what to do about it, and whether to try again.
 
 Law 9: an error carries its side, its remedy and its retryability. A message never holds a password or a value of a row.
+What is neither retryable nor waits for the operator ends the worker.
 """
 
 from enum import Enum
@@ -20,22 +21,24 @@ class ReplicatorError(Exception):
     """The root: one line of message, one line of hint.
 
     ``side``, ``hint`` and ``retryable`` are defaults of the class; one raise may give a better side or hint.
+    ``waits_for_operator``: it passes only when somebody changes the target; a worker that streams waits for that.
     """
 
     side: Side = Side.OURS
     hint: str = "This is a defect of replicator: please report it with the log."
     retryable: ClassVar[bool] = False
+    waits_for_operator: ClassVar[bool] = False
 
     def __init__(self, message: str, *, hint: str | None = None, side: Side | None = None) -> None:
         super().__init__(message)
-        self.message = message
+        self.message = self.what = message
         if hint is not None:
             self.hint = hint
         if side is not None:
             self.side = side
 
     def located(self, where: str) -> Self:
-        """The same error, its message ending with where it happened."""
+        """The same error, its message ending with where it happened; ``what`` stays as it was."""
         self.message = f"{self.message}, {where}"
         return self
 
@@ -150,15 +153,17 @@ class TargetError(ReplicatorError):
 class SchemaMismatchError(TargetError):
     """A published table or column has no place on the target."""
 
-    hint = "Give the target the missing table or column, then start `replicator run` again."
+    waits_for_operator = True
+    hint = "Give the target the missing table or column; a worker that streams goes on by itself then."
 
 
 class DivergenceError(TargetError):
     """A change found no row where there must be one, or a row where there must be none (law 4)."""
 
+    waits_for_operator = True
     hint = (
-        "Something else wrote to the target. Find and mend the rows of this table on the target, "
-        "then start `replicator run` again: it continues at this change."
+        "Something else wrote to the target. Find and mend the rows of this table on the target: "
+        "the worker goes on at this change by itself then."
     )
 
 
@@ -171,7 +176,8 @@ class MigrationRemovedError(TargetError):
 class ApplyError(TargetError):
     """The target refused a change for a reason that is not known to be passing (law 4)."""
 
-    hint = "Remove the reason on the target, then start `replicator run` again: it continues at this change."
+    waits_for_operator = True
+    hint = "Remove the reason on the target: the worker goes on at this change by itself then."
 
 
 class FencedError(TargetError):

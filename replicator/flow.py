@@ -35,6 +35,11 @@ class Flow:
         self._idle_lsn: Lsn | None = None
         self._advanced_at = 0.0
 
+    @property
+    def progress(self) -> Lsn:
+        """Where the target's progress stands."""
+        return self._target.progress
+
     async def run(self, idle_interval: float) -> None:
         """Apply until an error ends it. Idle advances are persisted once in ``idle_interval`` seconds at most."""
         self._counters.progress = self._target.progress

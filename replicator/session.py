@@ -1,14 +1,15 @@
 """One session of the worker: from the lease and a connection to whatever ends it.
 
 It goes on from what the control tables say, and any error ends it whole. The next one reads progress anew (law 1), so
-a lost answer, a restart or a failover needs no case of its own.
+a lost answer, a restart or a failover needs no case of its own. Only an error that waits for the operator ends the
+stream alone: the session tries again at a slow pace, while its pulse shows that it lives and how the lag grows.
 """
 
 import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Coroutine
-from typing import Any
+from typing import Any, NoReturn
 
 import psycopg
 import structlog
@@ -20,16 +21,16 @@ from replicator import control
 from replicator.apply.target import Target
 from replicator.config import Settings
 from replicator.control import Migration
-from replicator.errors import ApplyError, ReplicatorError, Side
+from replicator.errors import DivergenceError, ReplicatorError, Side
 from replicator.flow import Flow
 from replicator.lag import LagTracker
 from replicator.lease import Lease
-from replicator.lsn import format_lsn
+from replicator.lsn import Lsn, format_lsn
 from replicator.model import Phase
 from replicator.postgres import Connection, connect, translate
 from replicator.pulse import Counters, Pulse
 from replicator.source.confirmation import Confirmation
-from replicator.source.slot import Slot, check_resumable, identify, read_keep_bytes, read_slot
+from replicator.source.slot import Slot, check_resumable, identify, read_keep_bytes, read_slot, read_wal_end
 from replicator.source.stream import ReplicationStream
 
 log = structlog.get_logger(__name__)
@@ -49,6 +50,7 @@ class Session:
         self._finished = asyncio.Event()
         self._pulse = Pulse(lease, source, metrics, health, self._counters, self._finished, lag)
         self._streaming_since: float | None = None
+        self._waits_for: str | None = None
 
     def has_streamed_for(self, seconds: float, now: float) -> bool:
         """Whether it had streamed for so long at ``now`` (monotonic seconds)."""
@@ -61,25 +63,73 @@ class Session:
         except psycopg.Error as error:
             raise translate(error, Side.TARGET, "reading the control tables") from None
         except ReplicatorError as error:
-            with contextlib.suppress(psycopg.Error):
-                await control.record_error(self._lease.connection, _told(error))
+            await self._record(error)
             raise
 
     async def _work(self, *, stream: bool) -> None:
-        await bootstrap(self._settings, self._lease.epoch, self._metrics)
+        while not self._finished.is_set():
+            try:
+                await bootstrap(self._settings, self._lease.epoch, self._metrics)
+                if not stream:
+                    return await self._recovered()
+                await self._stream_until_finished()
+            except ReplicatorError as error:
+                if not (error.waits_for_operator and stream and await self._is_beyond_bootstrap()):
+                    raise
+                await self._wait(error)
+
+    async def _is_beyond_bootstrap(self) -> bool:
+        """Before the first stream, an error is a mistake of the set-up, and somebody looks on."""
+        migration = await control.read_migration(self._lease.connection)
+        return migration is not None and migration.phase is not Phase.BOOTSTRAP
+
+    async def _wait(self, error: ReplicatorError) -> None:
+        """Say once what is needed (law 4), and let time pass before the next attempt. The stream is closed."""
+        self._metrics.count_error(error)
+        await self._record(error)
+        if self._waits_for != error.what:
+            if isinstance(error, DivergenceError):
+                self._metrics.divergences.inc()
+            log.error("waiting until the target takes the change", reason=error.message, remedy=error.hint)
+        self._waits_for = error.what
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._finished.wait(), self._settings.recheck_interval)
+
+    async def _record(self, error: ReplicatorError) -> None:
+        with contextlib.suppress(psycopg.Error):
+            await control.record_error(self._lease.connection, _told(error))
+
+    async def _recovered(self) -> None:
         await control.record_error(self._lease.connection, None)
-        if stream:
-            await self._stream_until_finished()
+        if self._waits_for is not None:
+            log.info("the target takes the change: going on")
+        self._waits_for = None
 
     async def _stream_until_finished(self) -> None:
         migration = await control.read_migration(self._lease.connection)
         if migration is None:
-            raise ApplyError("no migration is recorded after the bootstrap")
+            raise ReplicatorError("no migration is recorded after the bootstrap")
         if migration.phase is Phase.BOOTSTRAP:
             await control.set_phase(self._lease.connection, Phase.STREAMING)
         async with self._flow(migration) as flow:
             self._streaming_since = time.monotonic()
-            await _first_of(flow.run(self._settings.status_interval), self._finished.wait())
+            await _first_of(flow.run(self._settings.status_interval), self._finished.wait(), self._watch(flow.progress))
+
+    async def _watch(self, start: Lsn) -> NoReturn:
+        """Forget the last error when progress has passed where it happened, or all that was there by then."""
+        end, recovered = await self._wal_end(), False
+        while True:
+            progress = self._counters.progress
+            if not recovered and (progress > start or progress >= end):
+                await self._recovered()
+                recovered = True
+            await asyncio.sleep(self._settings.status_interval)
+
+    async def _wal_end(self) -> Lsn:
+        try:
+            return await read_wal_end(self._source)
+        except psycopg.Error as error:
+            raise translate(error, Side.SOURCE, "reading the end of the WAL") from None
 
     @contextlib.asynccontextmanager
     async def _flow(self, migration: Migration) -> AsyncIterator[Flow]:

@@ -207,6 +207,14 @@ async def read_keep_bytes(connection: Connection) -> int | None:
     return None if megabytes < 0 else megabytes * 1024 * 1024
 
 
+async def read_wal_end(connection: Connection) -> Lsn:
+    """Where the source's WAL ends now (flushed)."""
+    row = await (await connection.execute("SELECT pg_catalog.pg_current_wal_flush_lsn()::text")).fetchone()
+    if row is None:
+        raise SourceError("the source did not say where its WAL ends")
+    return parse_lsn(row[0])
+
+
 async def drop_slot(connection: Connection, name: str) -> None:
     """Drop the slot if it is there. Raises SlotBusyError while a process streams from it."""
     try:
