@@ -27,6 +27,7 @@ from tests.fixtures.databases import Database
 
 START_UP: Final = "start-up"
 CATCH_UP: Final = "catch-up"
+_START_UP_CPU: Final = "start-up CPU"
 
 _POLL: Final = 0.01
 
@@ -201,11 +202,13 @@ class Replicator:
             settings = environment(settings_of(stage.source, target))
             with Child([command(), "run"], settings, stage.logs / "replicator.log") as child:
                 taken = _when_taken(stage, slot, child)
+                start_up_cpu = cpu_seconds_of(child.pid)
                 arrived = _when_arrived(stage, target, child)
                 ended = child.stop()
             self._check_progress(stage, target)
             stage.check(target, self.name)
-        return _measure(child.started_at, taken, arrived, ended.cpu_seconds)
+        measure = _measure(child.started_at, taken, arrived, ended.cpu_seconds)
+        return measure if start_up_cpu is None else measure.with_part(_START_UP_CPU, start_up_cpu)
 
     def _check_progress(self, stage: Stage, target: Database) -> None:
         if not target.value("SELECT lsn > %s::pg_lsn FROM replicator.progress", [stage.last]):

@@ -50,6 +50,11 @@ class Child:
             self._process.kill()
             self._process.wait()
 
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
     def poll(self) -> Exit | None:
         """How it ended, or None while it runs."""
         if self._exit is None:

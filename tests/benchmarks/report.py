@@ -27,6 +27,10 @@ class Measure:
     parts: Mapping[str, float]
     cpu_seconds: float | None = None
 
+    def with_part(self, name: str, seconds: float) -> "Measure":
+        """The same with one part more."""
+        return Measure(self.seconds, {**self.parts, name: seconds}, self.cpu_seconds)
+
     def time(self, part: str | None) -> float | None:
         """The whole run's seconds, or those of a part of it that this consumer may not have."""
         return self.seconds if part is None else self.parts.get(part)
