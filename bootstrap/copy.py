@@ -178,8 +178,19 @@ class Relay:
 
     # --- rows ---------------------------------------------------------------------------------------------------------
 
-    async def copy(self, table: PublishedTable, piece: Piece) -> Copied:
-        """Copy one piece within both transactions. Raises CopyError, or a retryable error when a side is away."""
+    async def truncate(self, table: TableName) -> None:
+        """Give an empty table a new file in this transaction, as COPY FREEZE wants it (documentation: COPY)."""
+        statement = sql.SQL("TRUNCATE ONLY {}").format(qualified(table))
+        try:
+            await self._target.execute(statement.as_string())
+        except _DRIVER_ERRORS as error:
+            raise _translate(error, Side.TARGET, f"preparing {table} for the copy") from None
+
+    async def copy(self, table: PublishedTable, piece: Piece, *, freeze: bool = False) -> Copied:
+        """Copy one piece within both transactions. Raises CopyError, or a retryable error when a side is away.
+
+        ``freeze``: no later pass has to mark the rows as visible to all. The table must have been truncated.
+        """
         chunks: asyncio.Queue[bytes | BaseException | None] = asyncio.Queue(_QUEUED_CHUNKS)
         reading = asyncio.create_task(self._read(table, piece, chunks))
         try:
@@ -189,6 +200,7 @@ class Relay:
                 columns=list(table.columns),
                 source=_until_end(chunks),
                 format="text",
+                freeze=freeze,
             )
         except _DRIVER_ERRORS as error:
             raise _translate(error, Side.TARGET, f"copying into {table.table}") from None

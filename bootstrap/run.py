@@ -215,8 +215,14 @@ class Bootstrap:
             if state is TableState.COPIED:
                 copied.add(by_name[name] for name in names)
 
-        listener = Listener(self._metrics.copy_bytes.inc, set_states)
-        transfer = Transfer(self._settings, self._epoch, keeper.snapshot, replica, listener)
+        transfer = Transfer(
+            self._settings,
+            self._epoch,
+            keeper.snapshot,
+            replica=replica,
+            freeze=self._settings.schema_mode is SchemaMode.COPY,
+            listener=Listener(self._metrics.copy_bytes.inc, set_states),
+        )
         stale = await transfer.copy(jobs)
         await keeper.release()
         copied.close()

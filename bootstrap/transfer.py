@@ -37,12 +37,17 @@ class _Progress:
 
 @dataclass(frozen=True, slots=True)
 class Transfer:
-    """The copying of one round. ``snapshot`` is the keeper's; ``replica``: session_replication_role may be set."""
+    """The copying of one round.
+
+    ``snapshot`` is the keeper's. ``replica``: session_replication_role may be set. ``freeze``: the target's tables are
+    our own, so that a large one may be truncated first and have its rows frozen.
+    """
 
     settings: Settings
     epoch: UUID
     snapshot: str
     replica: bool
+    freeze: bool
     listener: Listener
 
     async def copy(self, jobs: Sequence[Job]) -> frozenset[TableName]:
@@ -94,7 +99,10 @@ class Transfer:
         if len(loads) == 1 and loads[0].whole:
             await self._announce(relay, loads[0].table.table)
         await relay.begin_target()
-        copied = {load.table.table: await self._load(relay, load) for load in loads}
+        freeze = self.freeze and len(loads) == 1 and _is_plain(loads[0])
+        if freeze:
+            await relay.truncate(loads[0].table.table)
+        copied = {load.table.table: await self._load(relay, load, freeze=freeze) for load in loads}
         whole = {load.table.table: copied[load.table.table] for load in loads if load.whole}
         if whole:
             await relay.set_states(TableState.COPIED, whole)
@@ -107,10 +115,10 @@ class Transfer:
         await relay.set_states(TableState.COPYING, {name: None})
         self.listener.set_states(TableState.COPYING, [name])
 
-    async def _load(self, relay: Relay, load: Load) -> Copied:
+    async def _load(self, relay: Relay, load: Load, *, freeze: bool) -> Copied:
         copied = Copied()
         for piece in load.pieces:
-            copied += await relay.copy(load.table, piece)
+            copied += await relay.copy(load.table, piece, freeze=freeze)
         return copied
 
     async def _finish(
@@ -129,6 +137,11 @@ class Transfer:
                 await relay.set_states(TableState.COPIED, {name: progress.copied[name]})
                 complete.append(name)
         self.listener.set_states(TableState.COPIED, complete)
+
+
+def _is_plain(load: Load) -> bool:
+    """Whether it is the whole of a table that is its own only part."""
+    return load.whole and [piece.part.table for piece in load.pieces] == [load.table.table]
 
 
 def _log(copied: Mapping[TableName, Copied], seconds: float) -> None:

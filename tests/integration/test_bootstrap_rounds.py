@@ -227,11 +227,11 @@ async def test_copied_tables_stay_and_others_come_again(
     copy = Relay.copy
     copied: list[TableName] = []
 
-    async def dying_copy(self: Relay, table: Any, piece: Any) -> Any:
+    async def dying_copy(self: Relay, table: Any, piece: Any, **options: Any) -> Any:
         if len(copied) == 2:
             raise SnapshotLostError("the test ends it here")
         copied.append(table.table)
-        return await copy(self, table, piece)
+        return await copy(self, table, piece, **options)
 
     monkeypatch.setattr(Relay, "copy", dying_copy)
     with pytest.raises(SnapshotLostError):
@@ -370,3 +370,12 @@ async def test_a_new_partition_comes_with_its_keys(source: Database, target: Dat
     assert target.fetch(indexes) == source.fetch(indexes)
     assert target.value("SELECT count(*) FROM p") == 2
     assert target.value("SELECT bool_and(indisvalid) FROM pg_index")
+
+
+async def test_rows_of_a_large_table_are_visible_to_all_at_once(source: Database, target: Database) -> None:
+    """Given a large table, then its pages are marked all-visible: no query has to find that out later."""
+    source.execute(BIG.format("big"))
+
+    await run_bootstrap(settings_for(source, target))
+
+    assert target.value("SELECT relallvisible > 0.9 * relpages FROM pg_class WHERE relname = 'big'")
