@@ -7,6 +7,7 @@ pytest_plugins = [
     "tests.fixtures.databases",
     "tests.fixtures.proxy",
     "tests.fixtures.worker",
+    "tests.fixtures.migration",
 ]
 
 
