@@ -197,7 +197,7 @@ def test_the_proxy_loses_the_answer_to_a_commit_that_happened(target: Database, 
     proxy = make_proxy(target.server.port)
     with psycopg.connect(proxy.dsn(target.dsn)) as connection:
         connection.execute("INSERT INTO t VALUES (1)")
-        proxy.lose_answer_after(b"COMMIT")
+        proxy.lose_next_commit()
 
         with pytest.raises(psycopg.OperationalError):
             connection.commit()
