@@ -1,0 +1,108 @@
+"""Settings: from the environment only, every mistake named by its variable, no secret shown anywhere."""
+
+import pytest
+
+from replicator.config import Settings, load_settings
+from replicator.errors import ConfigurationError, Side
+from replicator.model import KeylessPolicy, SchemaMode
+
+SOURCE = "postgresql://u:source-secret@source/db"
+TARGET = "postgresql://u:target-secret@target/db"
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    for name in Settings.model_fields:
+        monkeypatch.delenv(Settings.variable(name), raising=False)
+    monkeypatch.setenv("SOURCE_DATABASE_URL", SOURCE)
+    monkeypatch.setenv("TARGET_DATABASE_URL", TARGET)
+    return monkeypatch
+
+
+def refusal() -> ConfigurationError:
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings()
+    return caught.value
+
+
+def test_two_urls_are_enough() -> None:
+    settings = load_settings()
+
+    assert (settings.source, settings.target) == (SOURCE, TARGET)
+    assert settings.schema_mode is SchemaMode.COPY
+    assert settings.keyless is KeylessPolicy.REFUSE
+    assert settings.publications == ()
+
+
+def test_each_setting_is_read_under_its_own_name(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("REPLICATOR_SCHEMA", "existing")
+    environment.setenv("REPLICATOR_KEYLESS", "insert-only")
+    environment.setenv("REPLICATOR_PUBLICATIONS", " one, two ,")
+    environment.setenv("REPLICATOR_COPY_JOBS", "7")
+
+    settings = load_settings()
+
+    assert settings.schema_mode is SchemaMode.EXISTING
+    assert settings.keyless is KeylessPolicy.INSERT_ONLY
+    assert settings.publications == ("one", "two")
+    assert settings.copy_jobs == 7
+
+
+def test_every_setting_says_what_it_is_for() -> None:
+    assert [name for name, field in Settings.model_fields.items() if not field.description] == []
+
+
+def test_law_9_secrets_are_masked_wherever_settings_are_printed(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("REPLICATOR_PUSHGATEWAY_URL", "https://u:push-secret@host")
+    settings = load_settings()
+
+    shown = f"{settings} {settings!r} {settings.model_dump()} {settings.model_dump_json()}"
+
+    assert "secret@" not in shown
+    assert "push-secret" not in shown
+
+
+def test_all_that_is_missing_is_named_at_once(environment: pytest.MonkeyPatch) -> None:
+    environment.delenv("SOURCE_DATABASE_URL")
+    environment.delenv("TARGET_DATABASE_URL")
+
+    error = refusal()
+
+    assert "SOURCE_DATABASE_URL" in error.message
+    assert "TARGET_DATABASE_URL" in error.message
+    assert error.side is Side.CONFIGURATION
+    assert "\n" not in error.message
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("REPLICATOR_SCHEMA", "wrong-secret"),
+        ("REPLICATOR_COPY_JOBS", "0"),
+        ("REPLICATOR_COPY_JOBS", "wrong-secret"),
+        ("REPLICATOR_BUFFER_BYTES", "1"),
+        ("REPLICATOR_HTTP_PORT", "99999"),
+        ("REPLICATOR_PUSHGATEWAY_URL", "ftp://wrong-secret"),
+        ("REPLICATOR_ON_DIVERGENCE", "count"),
+        ("REPLICATOR_KEYLESS", ""),
+    ],
+)
+def test_law_9_a_wrong_setting_is_named_and_its_value_is_not(
+    environment: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    environment.setenv(name, value)
+
+    error = refusal()
+
+    assert error.message.startswith(f"{name}: ")
+    assert "secret" not in f"{error!r} {error} {error.hint}"
+    assert error.__cause__ is None
+
+
+def test_a_pushgateway_may_be_a_host_and_a_port(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("REPLICATOR_PUSHGATEWAY_URL", "pushgateway:9091")
+
+    url = load_settings().pushgateway_url
+
+    assert url is not None
+    assert url.get_secret_value() == "http://pushgateway:9091"
