@@ -2,6 +2,8 @@
 
 from typing import Annotated, Literal
 
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
@@ -88,6 +90,21 @@ class Settings(BaseSettings):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
 
+    @field_validator("source_database_url", "target_database_url")
+    @classmethod
+    def _readable(cls, value: SecretStr) -> SecretStr:
+        """Not to be found out by a worker that waits for the other server. An empty one would mean libpq's defaults."""
+        try:
+            if conninfo_to_dict(value.get_secret_value().strip()):
+                return value
+        except psycopg.ProgrammingError:
+            # libpq quotes the string that it cannot read, password and all
+            pass
+        raise ValueError(
+            "not a PostgreSQL connection string; write it as postgresql://user:password@host:5432/database, "
+            "special characters percent-encoded"
+        )
+
     @field_validator("pushgateway_url", mode="before")
     @classmethod
     def _with_scheme(cls, value: object) -> object:
@@ -124,7 +141,7 @@ def load_settings() -> Settings:
         return Settings()  # type: ignore[call-arg]  # the fields come from the environment
     except ValidationError as error:
         problems = "; ".join(
-            f"{Settings.variable(str(item['loc'][0]))}: {item['msg']}"
+            f"{Settings.variable(str(item['loc'][0]))}: {item['msg'].removeprefix('Value error, ')}"
             for item in error.errors(include_input=False, include_url=False)
         )
         raise ConfigurationError(problems, hint="Set it in the environment; see `replicator run --help`.") from None
