@@ -12,6 +12,7 @@ from uuid import UUID
 
 import structlog
 
+from bootstrap.evolve import add, look, settle
 from bootstrap.existing import may_replicate, silence
 from bootstrap.jobs import plan_jobs, split_tables
 from bootstrap.keys import ANALYZE_STEP, CopiedTables, KeyMaker, analyze_roots, by_table, make_rest
@@ -24,13 +25,14 @@ from bootstrap.start import begin
 from bootstrap.transfer import Listener, Transfer
 from monitoring.metrics import Metrics
 from replicator import control
-from replicator.catalog import PublishedTable, published_tables
+from replicator.catalog import PublishedTable, published_tables, read_shapes
 from replicator.config import Settings
 from replicator.control import Migration, TableRecord
 from replicator.errors import Side, SourceError, TargetError
 from replicator.lsn import Lsn, format_lsn
 from replicator.model import SchemaMode, TableName, TableState
 from replicator.postgres import Connection, connect, connected, reporting
+from replicator.shape import Shape
 from replicator.source.slot import create_slot
 from replicator.source.writes import record_writes
 
@@ -79,6 +81,8 @@ class Bootstrap:
         """Do what is left. ``is_new``: there is no progress yet, so the first round makes the main slot."""
         if is_new:
             await self._round(is_main=True)
+        else:
+            await self._follow()
         while await self._is_unfinished():
             await self._round(is_main=False)
         await make_rest(self._target, self._epoch)
@@ -86,10 +90,25 @@ class Bootstrap:
             await analyze_roots(self._target, self._epoch)
         log.info("all tables are ready", tables=len(self._states))
 
+    async def _follow(self) -> None:
+        """Take over what was changed on the source since the last time."""
+        published = await self._published(self._source)
+        deploy = await look(self._source, self._target, published, self._migration.publications)
+        if self._settings.schema_mode is SchemaMode.COPY and (deploy.labels or deploy.columns):
+            await add(self._target, self._epoch, deploy)
+            deploy = await look(self._source, self._target, published, self._migration.publications)
+        await settle(self._target, self._epoch, deploy)
+
+    async def _known(self, published: Iterable[PublishedTable]) -> dict[TableName, TableRecord]:
+        """What is recorded, by published name: a renamed table goes on as before until the target's is renamed too."""
+        names = {table.oid: table.table for table in published}
+        records = (await control.read_tables(self._target)).values()
+        return {names.get(r.source_oid, r.table) if r.state is TableState.READY else r.table: r for r in records}
+
     async def _is_unfinished(self) -> bool:
         """Whether a table needs a round, once those that are copied already are ready."""
         published = await self._published(self._source)
-        records = await control.read_tables(self._target)
+        records = await self._known(published)
         await self._forget_vanished(published, records)
         self._show({name: record.state for name, record in records.items()})
         waiting = _needing_round(published, records)
@@ -120,10 +139,12 @@ class Bootstrap:
         await self._count_writes()
         async with self._snapshot(is_main=is_main) as (lsn, keeper):
             published = await self._published(keeper.connection)
-            records = await control.read_tables(self._target)
+            records = await self._known(published)
             tables = _needing_round(published, records)
             log.info("round begins", tables=len(tables), bytes=sum(t.size for t in tables), lsn=format_lsn(lsn))
-            await self._record(tables, records, lsn, is_main=is_main)
+            with reporting(Side.SOURCE, "reading the shapes of tables", SourceError):
+                shapes = await read_shapes(keeper.connection, tables, self._migration.publications)
+            await self._record(tables, shapes, records, lsn, is_main=is_main)
             replica = await may_replicate(self._target)
             await self._make_places(keeper, tables, replica=replica)
             copied = CopiedTables(t for t in published if self._states.get(t.table) is TableState.COPIED)
@@ -134,7 +155,8 @@ class Bootstrap:
 
     async def _count_writes(self) -> None:
         """Before the snapshot, so that the cutover learns of every update that an insert-only table's copy lacks."""
-        waiting = _needing_round(await self._published(self._source), await control.read_tables(self._target))
+        published = await self._published(self._source)
+        waiting = _needing_round(published, await self._known(published))
         with reporting(Side.SOURCE, "reading the statistics of tables", SourceError):
             await record_writes(self._source, self._target, waiting)
 
@@ -158,6 +180,7 @@ class Bootstrap:
     async def _record(
         self,
         tables: Sequence[PublishedTable],
+        shapes: Mapping[int, Shape],
         records: Mapping[TableName, TableRecord],
         lsn: Lsn,
         *,
@@ -170,7 +193,7 @@ class Bootstrap:
         async with self._target.transaction():
             await control.hold_epoch(self._target, self._epoch)
             await empty(self._target, left, replica=replica)
-            await control.add_tables(self._target, [_pending(table, lsn) for table in tables])
+            await control.add_tables(self._target, [_pending(table, lsn, shapes.get(table.oid)) for table in tables])
             if is_main:
                 await control.start_progress(self._target, self._epoch, lsn)
         self._show(
@@ -261,5 +284,5 @@ def _is_copied(record: TableRecord | None, oid: int) -> bool:
     return record is not None and record.source_oid == oid and record.state in done
 
 
-def _pending(table: PublishedTable, lsn: Lsn) -> TableRecord:
-    return TableRecord(table.table, table.oid, TableState.PENDING, table.insert_only, lsn)
+def _pending(table: PublishedTable, lsn: Lsn, shape: Shape | None) -> TableRecord:
+    return TableRecord(table.table, table.oid, TableState.PENDING, table.insert_only, lsn, shape=shape)

@@ -59,6 +59,9 @@ class Settings(BaseSettings):
     )
     status_interval: float = Field(1, gt=0, le=10, description="seconds between heartbeats and lag samples")
     lease_timeout: float = Field(15, ge=2, description="seconds without a heartbeat after which a worker is replaced")
+    schema_interval: float = Field(
+        5, gt=0, description="seconds between looks for changes of the source's schema that the stream does not show"
+    )
     recheck_interval: float = Field(
         15, gt=0, description="seconds between attempts to go on after a change that the target does not take"
     )

@@ -155,6 +155,8 @@ class SchemaMismatchError(TargetError):
 
     waits_for_operator = True
     hint = "Give the target the missing table or column; a worker that streams goes on by itself then."
+    relation_oid: int | None = None
+    """The source's oid of the table whose change has come, where one has."""
 
 
 class DivergenceError(TargetError):

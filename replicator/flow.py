@@ -13,6 +13,7 @@ import time
 from monitoring.metrics import Metrics
 from replicator.apply.batch import Batch, relations_of
 from replicator.apply.target import Target
+from replicator.errors import SchemaMismatchError
 from replicator.lag import LagTracker
 from replicator.lsn import Lsn
 from replicator.model import POSTGRES_EPOCH, Transaction
@@ -72,8 +73,13 @@ class Flow:
 
     async def _take(self, transaction: Transaction) -> None:
         """Fold a transaction into the batch; a piece of a large one goes to the target without a commit."""
-        for relation in relations_of(transaction):
-            await self._target.prepare(relation)
+        try:
+            for relation in relations_of(transaction):
+                await self._target.prepare(relation, transaction.commit_lsn)
+        except SchemaMismatchError:
+            if self._batch.transactions:  # what came before does fit, and may not fit any more once the target follows
+                await self._commit()
+            raise
         if not transaction.complete and self._batch.transactions:
             await self._commit()
         self._batch.add(transaction)

@@ -9,25 +9,27 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Coroutine
-from typing import Any, NoReturn
+from typing import Any
 
 import psycopg
 import structlog
 
+from bootstrap.evolve import Deploy, look
 from bootstrap.run import bootstrap
 from monitoring.health import Health
 from monitoring.metrics import Metrics
 from replicator import control
 from replicator.apply.target import Target
+from replicator.catalog import managed_schemas, published_tables, read_fingerprint
 from replicator.config import Settings
 from replicator.control import Migration
-from replicator.errors import DivergenceError, ReplicatorError, Side
+from replicator.errors import ApplyError, DivergenceError, ReplicatorError, SchemaMismatchError, Side, SourceError
 from replicator.flow import Flow
 from replicator.lag import LagTracker
 from replicator.lease import Lease
-from replicator.lsn import Lsn, format_lsn
+from replicator.lsn import INVALID, Lsn, format_lsn
 from replicator.model import Phase
-from replicator.postgres import Connection, connect, translate
+from replicator.postgres import Connection, connect, connected, reporting, translate
 from replicator.pulse import Counters, Pulse
 from replicator.source.confirmation import Confirmation
 from replicator.source.slot import Slot, check_resumable, identify, read_keep_bytes, read_slot, read_wal_end
@@ -51,6 +53,9 @@ class Session:
         self._pulse = Pulse(lease, source, metrics, health, self._counters, self._finished, lag)
         self._streaming_since: float | None = None
         self._waits_for: str | None = None
+        self._known_at = INVALID
+        self._fingerprint = ""
+        self._followed: object = None
 
     def has_streamed_for(self, seconds: float, now: float) -> bool:
         """Whether it had streamed for so long at ``now`` (monotonic seconds)."""
@@ -69,6 +74,8 @@ class Session:
     async def _work(self, *, stream: bool) -> None:
         while not self._finished.is_set():
             try:
+                self._known_at = await self._wal_end()
+                self._fingerprint = await self._read_fingerprint()
                 await bootstrap(self._settings, self._lease.epoch, self._metrics)
                 if not stream:
                     return await self._recovered()
@@ -76,7 +83,31 @@ class Session:
             except ReplicatorError as error:
                 if not (error.waits_for_operator and stream and await self._is_beyond_bootstrap()):
                     raise
-                await self._wait(error)
+                if not await self._may_follow(error):
+                    await self._wait(error)
+
+    async def _may_follow(self, error: ReplicatorError) -> bool:
+        """Whether the bootstrap can make the target fit; if not, the error tells the statements that do."""
+        deploy = await self._look()
+        if self._followed != (error.what, deploy.columns, deploy.labels) and deploy.is_due(self._settings.schema_mode):
+            self._followed = (error.what, deploy.columns, deploy.labels)
+            return True
+        oid = error.relation_oid if isinstance(error, SchemaMismatchError) else None
+        if (oid or isinstance(error, ApplyError)) and (remedies := deploy.remedies(oid)):
+            error.hint = f"Run on the target: {'; '.join(remedies)}; the worker goes on by itself then."
+        return False
+
+    async def _look(self) -> Deploy:
+        migration = await control.read_migration(self._lease.connection)
+        async with connected(self._settings.target, Side.TARGET, "worker schema") as target:
+            with reporting(Side.SOURCE, "looking at the source's schema", SourceError):
+                published = await published_tables(self._source, migration.publications if migration else ())
+                return await look(self._source, target, published, migration.publications if migration else ())
+
+    async def _read_fingerprint(self) -> str:
+        with reporting(Side.SOURCE, "looking at the source's schema", SourceError):
+            excluded = [*self._settings.exclude_schemas, *await managed_schemas(self._source), control.SCHEMA]
+            return await read_fingerprint(self._source, excluded)
 
     async def _is_beyond_bootstrap(self) -> bool:
         """Before the first stream, an error is a mistake of the set-up, and somebody looks on."""
@@ -115,15 +146,25 @@ class Session:
             self._streaming_since = time.monotonic()
             await _first_of(flow.run(self._settings.status_interval), self._finished.wait(), self._watch(flow.progress))
 
-    async def _watch(self, start: Lsn) -> NoReturn:
-        """Forget the last error when progress has passed where it happened, or all that was there by then."""
-        end, recovered = await self._wal_end(), False
+    async def _watch(self, start: Lsn) -> None:
+        """Forget the last error once progress has passed its place. Ends when the bootstrap has something to follow."""
+        recovered, lags_behind = False, bool((await self._look()).changed)
+        looked_at = rechecked_at = time.monotonic()
         while True:
-            progress = self._counters.progress
-            if not recovered and (progress > start or progress >= end):
+            await asyncio.sleep(self._settings.status_interval)
+            now, progress = time.monotonic(), self._counters.progress
+            if not recovered and (progress > start or progress >= self._known_at):
                 await self._recovered()
                 recovered = True
-            await asyncio.sleep(self._settings.status_interval)
+            if now - looked_at >= self._settings.schema_interval:
+                looked_at = now
+                if await self._read_fingerprint() != self._fingerprint:
+                    log.info("the source's schema has changed")
+                    return
+            if lags_behind and now - rechecked_at >= self._settings.recheck_interval:
+                rechecked_at = now
+                if (await self._look()).is_due(self._settings.schema_mode):
+                    return
 
     async def _wal_end(self) -> Lsn:
         try:
@@ -134,7 +175,7 @@ class Session:
     @contextlib.asynccontextmanager
     async def _flow(self, migration: Migration) -> AsyncIterator[Flow]:
         settings = self._settings
-        target = await Target.open(settings.target, self._lease.epoch)
+        target = await Target.open(settings.target, self._lease.epoch, self._known_at)
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(target.close)
             slot = await self._resumable_slot(migration)

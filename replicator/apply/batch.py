@@ -240,9 +240,10 @@ class Batch:
             return
         changes = self._tables.get(change.relation.oid)
         if changes is None or changes.relation is not change.relation:
-            changes = self._open(change.relation)
-        if commit_lsn < changes.rule.snapshot_lsn:
-            return
+            rule = self._rules(change.relation)
+            if commit_lsn < rule.snapshot_lsn < NEVER:
+                return
+            changes = self._open(change.relation, rule)
         if isinstance(change, Insert):
             self.operations["insert"] += 1
             changes.insert(change)
@@ -253,9 +254,8 @@ class Batch:
             self.operations["delete"] += 1
             changes.delete(change)
 
-    def _open(self, relation: Relation) -> TableChanges:
+    def _open(self, relation: Relation, rule: Rule) -> TableChanges:
         """Begin on a relation. One that has changed its shape must not be folded into what its old shape left."""
-        rule = self._rules(relation)
         if rule.snapshot_lsn == NEVER:
             raise UnknownTableError(f"table {relation.table} has no snapshot yet")
         if relation.oid in self._tables:

@@ -1,13 +1,16 @@
 """What the target's catalog says of the tables that changes arrive for."""
 
+from collections.abc import Mapping
 from typing import Final, LiteralString
 
+from psycopg import sql
 from psycopg.rows import dict_row
 
 from replicator.apply.statements import MAX_COLUMNS, TargetColumn, TargetTable
+from replicator.control import TableRecord
 from replicator.errors import SchemaMismatchError
 from replicator.model import Relation, ReplicaIdentity
-from replicator.postgres import Connection
+from replicator.postgres import Connection, qualified
 
 _TABLE: Final[LiteralString] = """
 SELECT c.oid, c.relkind = 'p' AS partitioned
@@ -18,13 +21,15 @@ SELECT c.oid, c.relkind = 'p' AS partitioned
 _COLUMNS: Final[LiteralString] = """
 WITH RECURSIVE base AS (
   SELECT a.attnum, a.attname, a.attidentity, a.attgenerated, a.attnotnull, a.attcollation,
-         a.atttypid AS typid, a.atttypmod AS typmod
+         a.atttypid AS typid, a.atttypmod AS typmod,
+         a.attnotnull AND NOT a.atthasdef AND a.attidentity = '' AS required
     FROM pg_catalog.pg_attribute a WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped
   UNION ALL
   SELECT b.attnum, b.attname, b.attidentity, b.attgenerated, b.attnotnull, b.attcollation,
-         t.typbasetype, CASE WHEN t.typtypmod >= 0 THEN t.typtypmod ELSE b.typmod END
+         t.typbasetype, CASE WHEN t.typtypmod >= 0 THEN t.typtypmod ELSE b.typmod END, b.required
     FROM base b JOIN pg_catalog.pg_type t ON t.oid = b.typid WHERE t.typtype = 'd')
-SELECT b.attnum, b.attname AS name, b.attidentity = 'a' AS identity_always, b.attgenerated <> '' AS generated,
+SELECT b.attnum, b.attname AS name, b.required, b.attidentity = 'a' AS identity_always,
+       b.attgenerated <> '' AS generated,
        pg_catalog.format_type(b.typid, b.typmod)
          || CASE WHEN b.attcollation <> t.typcollation
                  THEN ' COLLATE ' || b.attcollation::pg_catalog.regcollation::text ELSE '' END AS type
@@ -44,6 +49,16 @@ SELECT i.indkey::smallint[] AS attnums, i.indisprimary AS primary,
 """
 
 
+def require_shape(relation: Relation, record: TableRecord) -> None:
+    """Raise SchemaMismatchError if the table was renamed, or a column's type changed, since its rows were copied."""
+    if relation.table != record.table:
+        raise SchemaMismatchError(f"table {record.table} is named {relation.table} on the source now")
+    if record.shape is not None and not record.shape.names_follow(relation):
+        raise SchemaMismatchError(f"columns of {relation.table} have swapped their names on the source")
+    if record.shape is not None and (retyped := record.shape.retyped_in(relation)):
+        raise SchemaMismatchError(f"column {retyped[0]} of {relation.table} has another type on the source now")
+
+
 async def read_target_table(connection: Connection, relation: Relation) -> TargetTable:
     """Find the place of a relation on the target. Raises SchemaMismatchError if it, or a column, has none."""
     cursor = connection.cursor(row_factory=dict_row)
@@ -53,6 +68,7 @@ async def read_target_table(connection: Connection, relation: Relation) -> Targe
         raise SchemaMismatchError(f"table {relation.table} is not on the target")
     await cursor.execute(_COLUMNS, [table["oid"]])
     found = {row["name"]: row for row in await cursor.fetchall()}
+    _require_complete(relation, found)
     await cursor.execute(_UNIQUE, [table["oid"]])
     indexes = [(frozenset(row["attnums"][: row["keys"]]), row["usable"]) for row in await cursor.fetchall()]
     columns = tuple(_column(relation, column.name, found.get(column.name)) for column in relation.columns)
@@ -76,6 +92,23 @@ async def read_target_table(connection: Connection, relation: Relation) -> Targe
             hint="Exclude the table, or split it: replicator stages changes in a table with a column more.",
         )
     return result
+
+
+def _require_complete(relation: Relation, found: Mapping[str, dict[str, object]]) -> None:
+    """A column that must have a value gets one only from the source."""
+    published = {column.name for column in relation.columns}
+    if lacking := [name for name, column in found.items() if column["required"] and name not in published]:
+        raise SchemaMismatchError(
+            f"column {lacking[0]} of {relation.table} is NOT NULL without a default on the target, "
+            "but the source does not send it",
+            hint=f"Run on the target: {_drop(relation, lacking[0])}; or give it a default. "
+            "The worker goes on by itself then.",
+        )
+
+
+def _drop(relation: Relation, column: str) -> str:
+    statement = sql.SQL("ALTER TABLE {} DROP COLUMN {}").format(qualified(relation.table), sql.Identifier(column))
+    return statement.as_string()
 
 
 def _column(relation: Relation, name: str, found: dict[str, object] | None) -> TargetColumn:

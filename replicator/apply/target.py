@@ -11,10 +11,10 @@ from psycopg.rows import TupleRow
 from replicator import control
 from replicator.apply.batch import NEVER, Batch, KeyedChanges, Rule, TableChanges, unchanged_positions
 from replicator.apply.statements import Statements, truncate
-from replicator.apply.tables import read_target_table
+from replicator.apply.tables import read_target_table, require_shape
 from replicator.apply.values import parameters, register
 from replicator.apply.writer import TableWriter
-from replicator.errors import ApplyError, ReplicatorError, Side, UnknownTableError
+from replicator.errors import ApplyError, ProtocolError, ReplicatorError, SchemaMismatchError, Side, UnknownTableError
 from replicator.lsn import INVALID, Lsn, format_lsn
 from replicator.model import Relation, Row, TableState, Truncate
 from replicator.postgres import Connection, connect, translate
@@ -31,11 +31,17 @@ class Target:
     """Applies batches. One instance a session: after any error it is closed, and the next one reads progress anew."""
 
     def __init__(
-        self, connection: Connection, epoch: UUID, progress: Lsn, records: dict[int, control.TableRecord]
+        self,
+        connection: Connection,
+        epoch: UUID,
+        progress: Lsn,
+        records: dict[int, control.TableRecord],
+        known_at: Lsn,
     ) -> None:
         self._connection = connection
         self._epoch = epoch
         self._records = records
+        self._known_at = known_at
         # by identity, which the values keep alive: hashing a relation for every transaction would cost more than it
         self._prepared: dict[int, Relation] = {}
         self._rules: dict[Relation, Rule] = {}
@@ -44,8 +50,11 @@ class Target:
         self.progress = progress
 
     @classmethod
-    async def open(cls, dsn: str, epoch: UUID) -> Self:
-        """Connect and read progress. The bootstrap must have recorded it."""
+    async def open(cls, dsn: str, epoch: UUID, known_at: Lsn = INVALID) -> Self:
+        """Connect and read progress. The bootstrap must have recorded it.
+
+        At ``known_at`` or later the bootstrap saw which tables are published, and recorded them all.
+        """
         connection = await connect(dsn, Side.TARGET, "worker apply")
         try:
             register(connection)
@@ -58,7 +67,7 @@ class Target:
         except BaseException:
             await connection.close()
             raise
-        return cls(connection, epoch, progress.lsn, {record.source_oid: record for record in tables.values()})
+        return cls(connection, epoch, progress.lsn, {record.source_oid: record for record in tables.values()}, known_at)
 
     async def close(self) -> None:
         """End the session; what was not committed is rolled back by the server."""
@@ -70,24 +79,40 @@ class Target:
         """The rule of a relation that was prepared."""
         return self._rules[relation]
 
-    async def prepare(self, relation: Relation) -> None:
-        """Learn how to take a relation's changes, when it is new or has changed its shape.
+    async def prepare(self, relation: Relation, commit_lsn: Lsn) -> None:
+        """Learn how to take a relation's changes at ``commit_lsn``, when it is new or has changed its shape.
 
         Raises UnknownTableError for a table without a snapshot, SchemaMismatchError if it has no place on the target.
         """
         if id(relation) in self._prepared:
             return
-        if relation not in self._rules:
-            self._rules[relation] = await self._rule(relation)
+        record = self._records.get(relation.oid)
+        if commit_lsn < (left_out := self._left_out_below(record)):
+            # in the snapshot already, or of a table that is published no more; its shape may be of the past
+            self._rules[relation] = Rule(None, left_out)
+            return
+        if relation not in self._writers:
+            self._rules[relation] = await self._rule(relation, record)
         self._prepared[id(relation)] = relation
 
-    async def _rule(self, relation: Relation) -> Rule:
-        record = self._records.get(relation.oid)
+    def _left_out_below(self, record: control.TableRecord | None) -> Lsn:
+        """What lies before it is none of ours. A table that was published at ``known_at`` has a record."""
+        if record is None:
+            return self._known_at
+        ready = record.state is TableState.READY and record.snapshot_lsn is not None
+        return record.snapshot_lsn if ready and record.snapshot_lsn else INVALID
+
+    async def _rule(self, relation: Relation, record: control.TableRecord | None) -> Rule:
         if record is None and await self._is_root_of_leaves(relation):
             return Rule(None, NEVER)
         if record is None or record.state is not TableState.READY or record.snapshot_lsn is None:
             raise UnknownTableError(f"table {relation.table} has no snapshot yet")
-        table = await read_target_table(self._connection, relation)
+        try:
+            require_shape(relation, record)
+            table = await read_target_table(self._connection, relation)
+        except SchemaMismatchError as error:
+            error.relation_oid = relation.oid
+            raise
         # a temporary table lasts as long as its session: a new shape needs a new name
         stage = f"replicator_stage_{relation.oid}_{len(self._writers)}"
         self._writers[relation] = TableWriter(self._connection, table, stage)
@@ -107,6 +132,7 @@ class Target:
 
     async def apply(self, batch: Batch) -> None:
         """Apply a whole batch and move progress to its end, in one transaction."""
+        self._check_follows(batch)
         if not self.in_transaction and await self._apply_tiny(batch):
             return
         await self.run(batch)
@@ -114,6 +140,7 @@ class Target:
 
     async def run(self, batch: Batch) -> None:
         """Apply a batch without committing: a piece of a transaction that is larger than memory."""
+        self._check_follows(batch)
         if not self.in_transaction:
             await self._execute("BEGIN")
             self.in_transaction = True
@@ -144,6 +171,12 @@ class Target:
         except psycopg.Error as error:
             raise translate(error, Side.TARGET, "recording progress", otherwise=ApplyError) from None
         self.progress = lsn
+
+    def _check_follows(self, batch: Batch) -> None:
+        """A table without a key would take a transaction twice, and nothing would tell."""
+        if batch.first_lsn < self.progress:
+            came = f"transaction {format_lsn(batch.first_lsn)} came again"
+            raise ProtocolError(f"{came}, though progress is {format_lsn(self.progress)}")
 
     def _ended(self, progress: Lsn) -> None:
         self.in_transaction = False

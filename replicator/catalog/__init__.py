@@ -1,6 +1,7 @@
 """What a server's catalog says about tables: read only."""
 
 from replicator.catalog.published import Part, PublishedTable, published_tables
+from replicator.catalog.shapes import read_fingerprint, read_shapes
 from replicator.catalog.tables import MANAGED_SCHEMAS, SourceTable, app_schemas, managed_schemas, source_tables
 
 __all__ = [
@@ -11,5 +12,7 @@ __all__ = [
     "app_schemas",
     "managed_schemas",
     "published_tables",
+    "read_fingerprint",
+    "read_shapes",
     "source_tables",
 ]

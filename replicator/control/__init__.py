@@ -39,7 +39,15 @@ from replicator.control.statements import (
     replace_deferred,
 )
 from replicator.control.steps import forget_steps, read_steps, record_step
-from replicator.control.tables import TableRecord, add_tables, read_tables, remove_tables, set_table_states
+from replicator.control.tables import (
+    TableRecord,
+    add_tables,
+    read_tables,
+    remove_tables,
+    rename_table,
+    set_shape,
+    set_table_states,
+)
 
 __all__ = [
     "ADVANCE",
@@ -78,8 +86,10 @@ __all__ = [
     "record_step",
     "register_worker",
     "remove_tables",
+    "rename_table",
     "replace_deferred",
     "set_phase",
+    "set_shape",
     "set_table_states",
     "start_migration",
     "start_progress",

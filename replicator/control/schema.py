@@ -85,6 +85,7 @@ TABLES: Final = sa.Table(
     sa.Column("snapshot_lsn", _PgLsn),
     sa.Column("rows", sa.BigInteger),
     sa.Column("bytes", sa.BigInteger),
+    sa.Column("shape", postgresql.JSONB),
     _timestamp("updated_at", default=True),
 )
 STEPS: Final = sa.Table(

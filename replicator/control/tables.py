@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 from psycopg.rows import DictRow
+from psycopg.types.json import Jsonb
 from sqlalchemy.dialects import postgresql
 
 from replicator.control.schema import NOW, TABLES, run, run_many
@@ -12,6 +13,7 @@ from replicator.errors import FencedError
 from replicator.lsn import Lsn, format_lsn, parse_lsn
 from replicator.model import TableName, TableState
 from replicator.postgres import Connection
+from replicator.shape import Shape
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +27,7 @@ class TableRecord:
     snapshot_lsn: Lsn | None = None
     rows: int | None = None
     bytes: int | None = None
+    shape: Shape | None = None
 
 
 async def read_tables(connection: Connection) -> dict[TableName, TableRecord]:
@@ -43,6 +46,7 @@ def _table_record(row: DictRow) -> TableRecord:
         None if lsn is None else parse_lsn(lsn),
         row["rows"],
         row["bytes"],
+        None if row["shape"] is None else Shape.from_json(row["shape"]),
     )
 
 
@@ -58,6 +62,7 @@ async def add_tables(connection: Connection, records: Iterable[TableRecord]) -> 
             "snapshot_lsn": None if record.snapshot_lsn is None else format_lsn(record.snapshot_lsn),
             "rows": record.rows,
             "bytes": record.bytes,
+            "shape": None if record.shape is None else Jsonb(record.shape.to_json()),
         }
         for record in records
     ]
@@ -72,6 +77,18 @@ async def set_table_states(connection: Connection, names: Sequence[TableName], s
     cursor = await run(connection, TABLES.update().where(chosen).values(state=state.value, updated_at=NOW))
     if cursor.rowcount != len(names):
         raise FencedError("another worker has changed the list of tables")
+
+
+async def set_shape(connection: Connection, table: TableName, shape: Shape) -> None:
+    """Record the shape that a table has on the source from now on."""
+    chosen = (TABLES.c.schema == table.schema) & (TABLES.c.name == table.name)
+    await run(connection, TABLES.update().where(chosen).values(shape=shape.to_json(), updated_at=NOW))
+
+
+async def rename_table(connection: Connection, before: TableName, after: TableName) -> None:
+    """Record another name of a table."""
+    chosen = (TABLES.c.schema == before.schema) & (TABLES.c.name == before.name)
+    await run(connection, TABLES.update().where(chosen).values(schema=after.schema, name=after.name, updated_at=NOW))
 
 
 async def remove_tables(connection: Connection, names: Sequence[TableName]) -> None:

@@ -1,0 +1,185 @@
+"""Columns and enum values of both sides: what the target lacks, and the statement that adds it.
+
+Source: PostgreSQL documentation, "System Catalogs" (pg_attribute: attmissingval; pg_enum), ALTER TABLE, ALTER TYPE.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final, LiteralString, NamedTuple
+
+from psycopg import sql
+from psycopg.rows import class_row
+
+from replicator.model import TableName
+from replicator.postgres import Connection, qualified
+
+# parents come with their children: a column is added where it was declared
+_SOURCE: Final[LiteralString] = """
+WITH RECURSIVE tree(oid, unit) AS (
+  SELECT u.oid, u.oid FROM unnest(%s::oid[]) u(oid)
+  UNION SELECT i.inhparent, t.unit FROM tree t JOIN pg_catalog.pg_inherits i ON i.inhrelid = t.oid)
+SELECT n.nspname AS schema, c.relname AS relation, a.attname AS name, t.units,
+       pg_catalog.format_type(a.atttypid, a.atttypmod)
+         || CASE WHEN a.attcollation <> k.typcollation
+                 THEN ' COLLATE ' || a.attcollation::pg_catalog.regcollation::text ELSE '' END AS type,
+       a.attidentity::text AS identity, a.attgenerated::text AS generated,
+       CASE WHEN a.attgenerated <> '' THEN pg_catalog.pg_get_expr(d.adbin, d.adrelid) END AS expression,
+       coalesce((a.attmissingval::text::text[])[1],
+                (SELECT (l.attmissingval::text::text[])[1] FROM pg_catalog.pg_attribute l
+                  WHERE l.attrelid = ANY (t.units) AND l.attname = a.attname AND l.atthasmissing LIMIT 1)) AS missing
+  FROM (SELECT oid, pg_catalog.array_agg(unit) AS units FROM tree GROUP BY oid) t
+  JOIN pg_catalog.pg_class c ON c.oid = t.oid
+  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+  JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attinhcount = 0
+  JOIN pg_catalog.pg_type k ON k.oid = a.atttypid
+  LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+ ORDER BY n.nspname, c.relname, a.attnum
+"""
+
+_TARGET: Final[LiteralString] = """
+SELECT n.nspname AS schema, c.relname AS relation, a.attname AS name,
+       pg_catalog.format_type(a.atttypid, a.atttypmod) AS type
+  FROM unnest(%s::text[], %s::text[]) w(schema, name)
+  JOIN pg_catalog.pg_namespace n ON n.nspname = w.schema
+  JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = w.name AND c.relkind IN ('r', 'p')
+  LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+"""
+
+_ENUMS: Final[LiteralString] = """
+SELECT n.nspname AS schema, t.typname AS name,
+       pg_catalog.array_agg(e.enumlabel ORDER BY e.enumsortorder)::text[] AS labels
+  FROM pg_catalog.pg_enum e
+  JOIN pg_catalog.pg_type t ON t.oid = e.enumtypid JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace
+ GROUP BY n.nspname, t.typname
+ ORDER BY n.nspname, t.typname
+"""
+
+
+class Column(NamedTuple):
+    """A column of the source where it was declared; ``units`` are the published tables that have it.
+
+    ``missing`` is the frozen value, as text, that rows from before the column have.
+    """
+
+    schema: str
+    relation: str
+    name: str
+    units: list[int]
+    type: str
+    identity: str
+    generated: str
+    expression: str | None
+    missing: str | None
+
+    @property
+    def table(self) -> TableName:
+        """The table that it was declared in."""
+        return TableName(self.schema, self.relation)
+
+    def statement(self) -> str:
+        """What adds it to the target."""
+        value: sql.Composable = sql.SQL("")
+        if self.generated:
+            kind = "VIRTUAL" if self.generated == "v" else "STORED"
+            value = sql.SQL(f" GENERATED ALWAYS AS ({self.expression}) {kind}")
+        elif self.identity:
+            value = sql.SQL(" GENERATED {} AS IDENTITY").format(
+                sql.SQL("ALWAYS" if self.identity == "a" else "BY DEFAULT")
+            )
+        elif self.missing is not None:
+            value = sql.SQL(" DEFAULT {}").format(sql.Literal(self.missing))
+        return (
+            sql.SQL("ALTER TABLE {} ADD COLUMN {} {}{}")
+            .format(qualified(self.table), sql.Identifier(self.name), sql.SQL(self.type), value)
+            .as_string()
+        )
+
+
+class Label(NamedTuple):
+    """A value that an enum of the target lacks, and the value that it comes after, or before."""
+
+    schema: str
+    name: str
+    label: str
+    after: str | None
+    before: str | None
+
+    def statement(self) -> str:
+        """What adds it to the target."""
+        statement = sql.SQL("ALTER TYPE {} ADD VALUE IF NOT EXISTS {}").format(
+            sql.Identifier(self.schema, self.name), sql.Literal(self.label)
+        )
+        if self.after is not None:
+            statement += sql.SQL(" AFTER {}").format(sql.Literal(self.after))
+        elif self.before is not None:
+            statement += sql.SQL(" BEFORE {}").format(sql.Literal(self.before))
+        return statement.as_string()
+
+
+class _Place(NamedTuple):
+    schema: str
+    relation: str
+    name: str | None
+    type: str | None
+
+
+class _Enum(NamedTuple):
+    schema: str
+    name: str
+    labels: list[str]
+
+
+async def read_source_columns(source: Connection, oids: Sequence[int]) -> list[Column]:
+    """The columns of these tables and of their parents, generated ones included, where they were declared."""
+    cursor = await source.cursor(row_factory=class_row(Column)).execute(_SOURCE, [list(oids)])
+    return await cursor.fetchall()
+
+
+async def read_target_columns(target: Connection, names: Iterable[TableName]) -> dict[TableName, dict[str, str]]:
+    """The columns with their types, named with their schemas, of those tables that are there."""
+    wanted = sorted(set(names))
+    async with target.transaction():
+        await target.execute("SET LOCAL search_path = ''")
+        cursor = await target.cursor(row_factory=class_row(_Place)).execute(
+            _TARGET, [[table.schema for table in wanted], [table.name for table in wanted]]
+        )
+        rows = await cursor.fetchall()
+    found: dict[TableName, dict[str, str]] = defaultdict(dict)
+    for row in rows:
+        columns = found[TableName(row.schema, row.relation)]
+        if row.name is not None and row.type is not None:
+            columns[row.name] = row.type
+    return dict(found)
+
+
+async def missing_labels(source: Connection, target: Connection) -> list[Label]:
+    """The values that enums of the target lack; a type that is not there is none of them."""
+    theirs = await _read_enums(target)
+    return [
+        label
+        for name, labels in (await _read_enums(source)).items()
+        if name in theirs
+        for label in lacking(name, labels, theirs[name])
+    ]
+
+
+async def _read_enums(connection: Connection) -> Mapping[TableName, list[str]]:
+    cursor = await connection.cursor(row_factory=class_row(_Enum)).execute(_ENUMS)
+    return {TableName(row.schema, row.name): row.labels for row in await cursor.fetchall()}
+
+
+def lacking(name: TableName, ours: Sequence[str], theirs: Iterable[str]) -> list[Label]:
+    """What to add, in order, so that each value comes where it is on the source. Pure.
+
+    A value that the source has renamed is not told from a new one: the target keeps the old one beside it.
+    """
+    known = set(theirs)
+    found = []
+    for place, label in enumerate(ours):
+        if label in known:
+            continue
+        after = ours[place - 1] if place else None
+        before = next((other for other in ours if other in known), None)
+        found.append(Label(*name, label, after, before))
+        known.add(label)
+    return found

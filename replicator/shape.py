@@ -1,0 +1,111 @@
+"""A published table's shape on the source, as it was when its rows were copied: what a later shape is compared with.
+
+Attribute numbers tell a renamed column from a new one; files tell a rewrite, which the stream does not show; entries
+tell a table that left a publication and came back. Pure.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+from replicator.model import Relation
+
+
+@dataclass(frozen=True, slots=True)
+class ShapeColumn:
+    """A column that holds a value of its own; ``kinds`` are the type oids and modifiers that its values came with."""
+
+    name: str
+    type: str
+    kinds: frozenset[tuple[int, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """``columns`` by attribute number, ``files`` (relfilenodes) by part, ``entries``: oids of pg_publication_rel."""
+
+    columns: Mapping[int, ShapeColumn]
+    files: Mapping[int, int]
+    entries: frozenset[int]
+
+    def to_json(self) -> dict[str, Any]:
+        """As the control tables keep it."""
+        columns = {str(n): [c.name, c.type, sorted(map(list, c.kinds))] for n, c in self.columns.items()}
+        files = {str(oid): node for oid, node in self.files.items()}
+        return {"columns": columns, "files": files, "entries": sorted(self.entries)}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Self:
+        """What `to_json` made."""
+        return cls(
+            {
+                int(n): ShapeColumn(name, kind, frozenset((oid, modifier) for oid, modifier in kinds))
+                for n, (name, kind, kinds) in value["columns"].items()
+            },
+            {int(oid): node for oid, node in value["files"].items()},
+            frozenset(value["entries"]),
+        )
+
+    def names_follow(self, relation: Relation) -> bool:
+        """Whether the names come in the order of their columns: names that were swapped do not."""
+        numbers = {column.name: number for number, column in self.columns.items()}
+        found = [numbers[column.name] for column in relation.columns if column.name in numbers]
+        return found == sorted(found)
+
+    def retyped_in(self, relation: Relation) -> list[str]:
+        """The columns whose values come as another type than the copied ones; unknown columns are not ours to judge."""
+        kinds = {column.name: column.kinds for column in self.columns.values()}
+        return [
+            c.name for c in relation.columns if c.name in kinds and (c.type_oid, c.type_modifier) not in kinds[c.name]
+        ]
+
+    def renamed(self, now: Self) -> list[tuple[str, str]]:
+        """Old and new names of the columns that have another name now."""
+        common = ((column.name, now.columns[n].name) for n, column in self.columns.items() if n in now.columns)
+        return [(before, after) for before, after in common if before != after]
+
+    def retyped(self, now: Self) -> list[ShapeColumn]:
+        """The columns that have a type now whose values were never taken."""
+        return [c for n, c in now.columns.items() if n in self.columns and not c.kinds <= self.columns[n].kinds]
+
+    def added(self, now: Self) -> list[ShapeColumn]:
+        """The columns that are there only now."""
+        return [column for n, column in now.columns.items() if n not in self.columns]
+
+    def dropped(self, now: Self) -> list[str]:
+        """The names of the columns that are gone."""
+        return [column.name for n, column in self.columns.items() if n not in now.columns]
+
+    def must_come_again(self, now: Self) -> bool:
+        """Whether rows were changed unseen by the stream: by a rewrite, or while the table was not published."""
+        rewritten = any(self.files[oid] != node for oid, node in now.files.items() if oid in self.files)
+        return (rewritten and bool(self.added(now) or self.retyped(now))) or not self.entries <= now.entries
+
+    def covers(self, now: Self) -> bool:
+        """Whether nothing is different that the stream, or the target, would have to know."""
+        differs = self.renamed(now) or self.retyped(now) or self.added(now) or self.dropped(now)
+        return not (differs or self.must_come_again(now))
+
+    def followed_by(self, now: Self) -> Self:
+        """The shape from now on, when the rows need not come again: older values may still be on their way."""
+        return replace(now, columns={n: self._known(n, column) for n, column in now.columns.items()})
+
+    def _known(self, number: int, column: ShapeColumn) -> ShapeColumn:
+        before = self.columns.get(number)
+        return column if before is None else replace(column, kinds=column.kinds | before.kinds)
+
+
+def shapes_by_oid(
+    columns: Iterable[tuple[int, int, ShapeColumn]],
+    files: Iterable[tuple[int, int, int]],
+    entries: Iterable[tuple[int, int]],
+) -> dict[int, Shape]:
+    """Gather shapes from rows, each of which begins with the oid of its table."""
+    found: dict[int, tuple[dict[int, ShapeColumn], dict[int, int], set[int]]] = {}
+    for oid, number, column in columns:
+        found.setdefault(oid, ({}, {}, set()))[0][number] = column
+    for oid, part, node in files:
+        found.setdefault(oid, ({}, {}, set()))[1][part] = node
+    for oid, entry in entries:
+        found.setdefault(oid, ({}, {}, set()))[2].add(entry)
+    return {oid: Shape(columns, nodes, frozenset(rels)) for oid, (columns, nodes, rels) in found.items()}
