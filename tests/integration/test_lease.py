@@ -1,195 +1,200 @@
-"""Law 6: one worker at a time. A lock says who may begin; the epoch says whose writes count."""
+"""Law 6 on a real target: one worker at a time, and the next one as soon as the lease is free or silent."""
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
 from uuid import UUID, uuid4
 
-import psycopg
 import pytest
 
-from bootstrap.copy import Relay
 from replicator import control
-from replicator.control import TableRecord
-from replicator.errors import FencedError, MigrationRemovedError, Side
-from replicator.lease import hold_lease
+from replicator.errors import FencedError, ServerUnavailableError, Side
+from replicator.lease import Lease, hold_lease
 from replicator.lsn import Lsn
-from replicator.model import TableName, TableState
-from replicator.postgres import Connection, connected
-from tests.fixtures.databases import Database, settings_for
+from replicator.postgres import Connection, connect, connected
+from tests.fixtures.databases import Database
 
-PATIENCE = 60.0
-"""Seconds of silence that no test lasts."""
-
-SOON = 20
-
-NAME = TableName("public", "t")
-
-_WAITS = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+PATIENT = 60.0
+START = Lsn(1000)
 
 
-def ignore() -> None:
-    """Nobody wants to know that a worker waits."""
+@dataclass
+class Waiter:
+    """A worker that wants the lease, in a task of its own; ``lease`` is set while it has it."""
+
+    dsn: str
+    timeout: float = PATIENT
+    lease: "asyncio.Future[Lease]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    told: asyncio.Event = field(default_factory=asyncio.Event)
+    done: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def run(self) -> None:
+        async with hold_lease(self.dsn, self.timeout, self.told.set) as lease:
+            self.lease.set_result(lease)
+            await self.done.wait()
+
+    async def has_it(self) -> Lease:
+        return await asyncio.wait_for(self.lease, 20)
 
 
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(SOON):
-        while not condition():
-            await asyncio.sleep(0.02)
+@contextlib.asynccontextmanager
+async def waiting(database: Database, timeout: float = PATIENT) -> AsyncIterator[Waiter]:
+    waiter = Waiter(database.dsn, timeout)
+    task = asyncio.create_task(waiter.run())
+    try:
+        yield waiter
+    finally:
+        waiter.done.set()
+        await asyncio.wait([task], timeout=20)
+        task.cancel()
 
 
 @pytest.fixture
-async def connection(target: Database) -> AsyncIterator[Connection]:
-    """A session on a target with control tables."""
+async def session(target: Database) -> AsyncIterator[Connection]:
+    """A session beside the workers'."""
     async with connected(target.dsn, Side.TARGET, "test") as connection:
-        await control.create(connection)
         yield connection
 
 
-# --- who may begin ----------------------------------------------------------------------------------------------------
+async def recorded_epoch(session: Connection) -> UUID | None:
+    row = await (await session.execute("SELECT epoch FROM replicator.lease")).fetchone()
+    return None if row is None else UUID(str(row[0]))
 
 
-async def test_law_6_a_second_worker_waits_until_the_first_is_gone(target: Database) -> None:
-    asked, second = asyncio.Event(), contextlib.AsyncExitStack()
-    async with hold_lease(target.dsn, PATIENCE, ignore) as first:
-        waiting = asyncio.create_task(second.enter_async_context(hold_lease(target.dsn, PATIENCE, asked.set)))
-        async with asyncio.timeout(SOON):
-            await asked.wait()
-        await first.beat({})
-        assert not waiting.done()
+async def test_the_first_worker_has_the_lease_at_once(target: Database, session: Connection) -> None:
+    async with waiting(target) as first:
+        lease = await first.has_it()
 
-    async with asyncio.timeout(SOON):
-        lease = await waiting
-    assert lease.epoch != first.epoch
-    await second.aclose()
-
-
-async def test_law_6_a_worker_that_is_silent_for_too_long_is_replaced_and_hears_of_it(target: Database) -> None:
-    async with hold_lease(target.dsn, PATIENCE, ignore) as first:
-        target.execute("UPDATE replicator.worker SET heartbeat_at = now() - interval '1 hour'")
-
-        async with asyncio.timeout(SOON), hold_lease(target.dsn, PATIENCE, ignore) as second:
-            assert target.value("SELECT epoch FROM replicator.lease") == second.epoch
-            with pytest.raises(Exception, match="renewing the lease"):
-                await first.beat({})
+        assert not first.told.is_set()
+        assert await recorded_epoch(session) == lease.epoch
+        worker = await control.read_worker(session)
+        assert worker is not None
+        assert worker.epoch == lease.epoch
+        await lease.beat({"applied": 7})
+        worker = await control.read_worker(session)
+        assert worker is not None
+        assert worker.statistics == {"applied": 7}
 
 
-async def test_law_6_sessions_that_an_earlier_worker_left_behind_are_ended(target: Database) -> None:
-    """A copy whose client is gone would hold its locks, and the lease's row, for as long as TCP takes to notice."""
-    target.execute("CREATE TABLE t (id int)")
-    with psycopg.connect(target.dsn, application_name="replicator worker copy") as left:
-        left.execute("LOCK TABLE t")
-
-        async with asyncio.timeout(SOON), hold_lease(target.dsn, PATIENCE, ignore):
-            with pytest.raises(psycopg.OperationalError):
-                left.execute("SELECT 1")
-
-
-# --- whose writes count -----------------------------------------------------------------------------------------------
-
-
-async def test_law_6_progress_changes_hands_with_the_lease(target: Database, connection: Connection) -> None:
-    """Laws 1 and 6: from then on the compare-and-set of the worker before finds no row."""
-    before = uuid4()
-    await control.take_lease(connection, before)
-    await control.start_progress(connection, before, Lsn(1000))
-
-    async with hold_lease(target.dsn, PATIENCE, ignore):
-        with pytest.raises(FencedError):
-            await control.advance(connection, before, Lsn(1000), Lsn(2000))
-
-    progress = await control.read_progress(connection)
-    assert progress is not None
-    assert progress.lsn == Lsn(1000)
-
-
-async def test_law_6_the_heartbeat_of_a_worker_that_was_replaced_is_refused(
-    target: Database, connection: Connection
+async def test_law_6_the_second_worker_waits_until_the_first_ones_session_ends(
+    target: Database, session: Connection
 ) -> None:
-    async with hold_lease(target.dsn, PATIENCE, ignore) as lease:
-        epoch = uuid4()
-        await control.take_lease(connection, epoch)
-        await control.register_worker(connection, epoch, "there", "0")
+    async with waiting(target) as first:
+        old = await first.has_it()
+        await control.start_progress(session, old.epoch, START)
+        async with waiting(target) as second:
+            await asyncio.wait_for(second.told.wait(), 20)
+            assert not second.lease.done()
+            assert await recorded_epoch(session) == old.epoch
+
+            first.done.set()
+            new = await second.has_it()
+
+        assert await recorded_epoch(session) == new.epoch != old.epoch
+        progress = await control.read_progress(session)
+        assert progress is not None
+        assert (progress.epoch, progress.lsn) == (new.epoch, START)
+
+
+async def test_law_6_a_silent_worker_is_replaced_and_its_session_ended(target: Database, session: Connection) -> None:
+    async with waiting(target) as first:
+        old = await first.has_it()
+        await control.start_progress(session, old.epoch, START)
+
+        async with waiting(target, timeout=0.1) as second:
+            new = await second.has_it()
+
+            assert new.epoch != old.epoch
+            with pytest.raises(ServerUnavailableError):
+                await old.beat({})
+
+
+async def test_law_6_a_worker_that_beats_is_not_replaced(target: Database) -> None:
+    async with waiting(target) as first:
+        lease = await first.has_it()
+        async with waiting(target, timeout=1.5) as second:
+            for _ in range(15):
+                await asyncio.sleep(0.2)
+                await lease.beat({})
+
+            assert second.told.is_set()
+            assert not second.lease.done()
+            first.done.set()
+            await second.has_it()
+
+
+async def test_law_6_an_epoch_that_was_replaced_can_do_nothing_more(target: Database, session: Connection) -> None:
+    async with waiting(target) as first:
+        old = await first.has_it()
+        await control.start_progress(session, old.epoch, START)
+    async with waiting(target) as second:
+        new = await second.has_it()
+
+        # the old worker has not noticed: it opens new sessions
+        with pytest.raises(FencedError):
+            await control.heartbeat(session, old.epoch, {})
+        with pytest.raises(FencedError):
+            await control.advance(session, old.epoch, START, Lsn(2000))
+        with pytest.raises(FencedError):
+            await control.hold_epoch(session, old.epoch)
+        await control.advance(session, new.epoch, START, Lsn(2000))
+
+
+async def test_law_6_a_lease_that_another_took_by_force_is_noticed_by_the_next_beat(target: Database) -> None:
+    async with waiting(target) as first, connected(target.dsn, Side.TARGET, "test") as other:
+        lease = await first.has_it()
+        await control.take_lease(other, epoch := uuid4())
+        await control.register_worker(other, epoch, "elsewhere", "0")
 
         with pytest.raises(FencedError):
             await lease.beat({})
 
 
-async def test_a_worker_whose_control_tables_are_gone_says_so(target: Database) -> None:
-    async with hold_lease(target.dsn, PATIENCE, ignore) as lease:
-        target.execute("DROP SCHEMA replicator CASCADE")
-
-        with pytest.raises(MigrationRemovedError):
-            await lease.beat({})
-
-
-async def test_law_6_a_transaction_under_another_epoch_is_refused(connection: Connection) -> None:
-    await control.take_lease(connection, uuid4())
-
-    with pytest.raises(FencedError):
-        async with connection.transaction():
-            await control.hold_epoch(connection, uuid4())
-
-
-# --- copies and steps hold the epoch ----------------------------------------------------------------------------------
-
-Held = Callable[[UUID], contextlib.AbstractAsyncContextManager[None]]
-
-
-@pytest.fixture(params=["step", "copy"])
-def holding(request: pytest.FixtureRequest, source: Database, target: Database) -> Held:
-    """A transaction of the bootstrap on the target: one of psycopg's, and one of the relay."""
-
-    @contextlib.asynccontextmanager
-    async def step(epoch: UUID) -> AsyncIterator[None]:
-        async with connected(target.dsn, Side.TARGET, "test") as session, session.transaction():
-            await control.hold_epoch(session, epoch)
-            yield
-
-    @contextlib.asynccontextmanager
-    async def copy(epoch: UUID) -> AsyncIterator[None]:
-        settings = settings_for(source, target)
-        async with Relay.opened(
-            settings.source, settings.target, epoch, replica=False, count_bytes=lambda _: None
-        ) as relay:
-            await relay.begin_target()
-            yield
-
-    return copy if request.param == "copy" else step
-
-
-async def test_law_6_the_lease_is_not_taken_while_a_transaction_of_its_worker_is_open(
-    connection: Connection, target: Database, holding: Held
+async def test_law_6_a_transaction_that_holds_the_epoch_keeps_the_lease_from_being_taken(
+    target: Database, session: Connection
 ) -> None:
-    """Else the next worker would empty a table that the one before is about to commit rows into."""
-    epoch = uuid4()
-    await control.take_lease(connection, epoch)
-    async with holding(epoch):
-        taking = asyncio.create_task(control.take_lease(connection, uuid4()))
-        await until(lambda: taking.done() or target.value(_WAITS, superuser=True))
-        assert not taking.done()
+    async with waiting(target) as first:
+        old = await first.has_it()
+    await session.set_autocommit(False)
+    await control.hold_epoch(session, old.epoch)
 
-    async with asyncio.timeout(SOON):
-        await taking
+    async with waiting(target) as second:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(asyncio.shield(second.lease), 1.5)
+        await session.execute("CREATE TABLE copied ()")
+        await session.commit()
 
+        new = await second.has_it()
 
-async def test_law_6_no_transaction_begins_under_another_epoch(connection: Connection, holding: Held) -> None:
-    await control.take_lease(connection, uuid4())
-
-    with pytest.raises(FencedError):
-        async with holding(uuid4()):
-            pass
+    await session.set_autocommit(True)
+    assert await recorded_epoch(session) == new.epoch
+    assert target.value("SELECT to_regclass('copied') IS NOT NULL")
 
 
-async def test_law_6_the_state_of_a_table_is_not_recorded_under_another_epoch(
-    source: Database, target: Database, connection: Connection
-) -> None:
-    """A table that came in parts becomes *copied* in a statement of its own, after their transactions."""
-    await control.take_lease(connection, uuid4())
-    await control.add_tables(connection, [TableRecord(NAME, 1, TableState.COPYING)])
+async def test_law_6_what_a_worker_that_is_gone_left_behind_is_ended(target: Database) -> None:
+    async with waiting(target) as first:
+        old = await first.has_it()
+    left = await connect(target.dsn, Side.TARGET, "worker copy", autocommit=False)
+    await control.hold_epoch(left, old.epoch)
+    await left.execute("CREATE TABLE copied ()")
 
-    async with Relay.opened(source.dsn, target.dsn, uuid4(), replica=False, count_bytes=lambda _: None) as relay:
-        with pytest.raises(FencedError):
-            await relay.set_states(TableState.COPIED, {NAME: None})
+    async with waiting(target) as second:
+        await second.has_it()
 
-    assert (await control.read_tables(connection))[NAME].state is TableState.COPYING
+    assert not target.value("SELECT to_regclass('copied') IS NOT NULL")
+    await left.close()
+
+
+async def test_two_waiting_workers_get_it_one_after_the_other(target: Database) -> None:
+    async with waiting(target) as first:
+        await first.has_it()
+        async with waiting(target) as second, waiting(target) as third:
+            await asyncio.wait_for(asyncio.gather(second.told.wait(), third.told.wait()), 20)
+            first.done.set()
+            await asyncio.wait([second.lease, third.lease], timeout=20, return_when=asyncio.FIRST_COMPLETED)
+
+            winner, other = (second, third) if second.lease.done() else (third, second)
+            assert not other.lease.done()
+            winner.done.set()
+            await other.has_it()
