@@ -8,6 +8,7 @@ import secrets
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from typing import Final
 from uuid import UUID
 
 import structlog
@@ -25,7 +26,7 @@ from bootstrap.start import begin
 from bootstrap.transfer import Listener, Transfer
 from monitoring.metrics import Metrics
 from replicator import control
-from replicator.catalog import PublishedTable, published_tables, read_shapes
+from replicator.catalog import PublishedTable, published_tables, read_shapes, source_tables
 from replicator.config import Settings
 from replicator.control import Migration, TableRecord
 from replicator.errors import Side, SourceError, TargetError
@@ -33,10 +34,14 @@ from replicator.lsn import Lsn, format_lsn
 from replicator.model import SchemaMode, TableName, TableState
 from replicator.postgres import Connection, connect, connected, reporting
 from replicator.shape import Shape
+from replicator.source.publication import extend_publications
 from replicator.source.slot import create_slot
 from replicator.source.writes import record_writes
 
 log = structlog.get_logger(__name__)
+
+UNPUBLISHED_STEP: Final = "unpublished"
+"""The step whose detail names the app's tables that could not be published later on, with the reasons."""
 
 
 async def bootstrap(settings: Settings, epoch: UUID, metrics: Metrics) -> None:
@@ -92,12 +97,30 @@ class Bootstrap:
 
     async def _follow(self) -> None:
         """Take over what was changed on the source since the last time."""
+        if self._migration.owns_publications:
+            await self._publish_new()
         published = await self._published(self._source)
         deploy = await look(self._source, self._target, published, self._migration.publications)
         if self._settings.schema_mode is SchemaMode.COPY and (deploy.labels or deploy.columns):
             await add(self._target, self._epoch, deploy)
             deploy = await look(self._source, self._target, published, self._migration.publications)
         await settle(self._target, self._epoch, deploy)
+
+    async def _publish_new(self) -> None:
+        """Publish the app's new tables, before the round that copies them; tell once of those that cannot be."""
+        with reporting(Side.SOURCE, "publishing new tables", SourceError):
+            tables = await source_tables(self._source, [*self._settings.exclude_schemas, control.SCHEMA])
+            added, refused = await extend_publications(
+                self._source, self._migration.publications, tables, self._settings
+            )
+        if added:
+            log.info("new tables are published", tables=[str(name) for name in added])
+        reasons = {str(item.table.table): item.reason for item in refused}
+        told = (await control.read_steps(self._target)).get(UNPUBLISHED_STEP, {})
+        if reasons != told:
+            await control.record_step(self._target, UNPUBLISHED_STEP, reasons)
+        if new := {name: reason for name, reason in reasons.items() if name not in told}:
+            log.warning("new tables are not replicated: the cutover will refuse", tables=new)
 
     async def _known(self, published: Iterable[PublishedTable]) -> dict[TableName, TableRecord]:
         """What is recorded, by published name: a renamed table goes on as before until the target's is renamed too."""

@@ -21,7 +21,7 @@ from replicator.config import Settings
 from replicator.errors import Side, SourceError, TransientError
 from replicator.model import KeylessPolicy, ReplicaIdentity, SchemaMode, TableName
 from replicator.postgres import Connection, qualified, translate
-from replicator.source.publication_plan import PublicationPlan, plan_publications
+from replicator.source.publication_plan import Keyless, PublicationPlan, plan_publications
 
 log = structlog.get_logger(__name__)
 
@@ -147,11 +147,7 @@ async def _create(connection: Connection, names: Sequence[str], planned: Publica
 
 
 def _create_statement(name: str, tables: Sequence[SourceTable], operations: str, via_root: bool) -> sql.Composed:
-    # ONLY: a parent must not draw in its children, which are listed with a verdict of their own
-    listed = sql.SQL(", ").join(
-        sql.SQL("{}{}").format(sql.SQL("" if table.partitioned else "ONLY "), qualified(table.table))
-        for table in tables
-    )
+    listed = sql.SQL(", ").join(map(_listed, tables))
     return sql.SQL("CREATE PUBLICATION {} {} WITH (publish = {}, publish_via_partition_root = {})").format(
         sql.Identifier(name),
         sql.SQL("FOR TABLE {}").format(listed) if tables else sql.SQL(""),
@@ -160,8 +156,15 @@ def _create_statement(name: str, tables: Sequence[SourceTable], operations: str,
     )
 
 
-async def _make_full(connection: Connection, publication: str, tables: Sequence[SourceTable]) -> None:
-    before = [FormerIdentity(table.oid, table.identity.value, table.identity_index) for table in tables]
+def _listed(table: SourceTable) -> sql.Composed:
+    # ONLY: a parent must not draw in its children, which are listed with a verdict of their own
+    return sql.SQL("{}{}").format(sql.SQL("" if table.partitioned else "ONLY "), qualified(table.table))
+
+
+async def _make_full(
+    connection: Connection, publication: str, tables: Sequence[SourceTable], former: Sequence[FormerIdentity] = ()
+) -> None:
+    before = [*former, *(FormerIdentity(table.oid, table.identity.value, table.identity_index) for table in tables)]
     await connection.execute(
         sql.SQL("COMMENT ON PUBLICATION {} IS {}").format(
             sql.Identifier(publication), sql.Literal(_COMMENT + json.dumps(before))
@@ -180,6 +183,53 @@ async def _set_identities(connection: Connection, identities: Sequence[tuple[Tab
     await connection.execute(sql.SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(names))
     for name, identity in ordered:
         await connection.execute(sql.SQL("ALTER TABLE ONLY {} REPLICA IDENTITY {}").format(qualified(name), identity))
+
+
+# --- tables that come later -------------------------------------------------------------------------------------------
+
+_LISTED: Final[LiteralString] = """
+SELECT r.prrelid FROM pg_catalog.pg_publication_rel r JOIN pg_catalog.pg_publication p ON p.oid = r.prpubid
+ WHERE p.pubname = ANY (%s)
+"""
+
+
+async def extend_publications(
+    connection: Connection, names: Sequence[str], tables: Iterable[SourceTable], settings: Settings
+) -> tuple[list[TableName], list[Keyless]]:
+    """Add the tables that are new to our publications; return them, and those that REPLICATOR_KEYLESS refuses.
+
+    A table whose owner is another role counts as refused: the app goes on, and the cutover names it. Raises
+    TransientError when other sessions hold the tables.
+    """
+    listed = {oid for (oid,) in await (await connection.execute(_LISTED, [list(names)])).fetchall()}
+    planned = plan(tables, settings)
+    refused, added = planned.refused, []
+    for name, contents in zip(names, (planned.complete, planned.insert_only), strict=False):
+        for table in contents:
+            if table.oid in listed:
+                continue
+            full = [item for item in planned.make_full if item.oid == table.oid]
+            try:
+                async with connection.transaction():
+                    await connection.execute(_PATIENT)
+                    await _add(connection, name, table, full)
+            except psycopg.errors.InsufficientPrivilege:
+                refused.append(Keyless(table, "our role may not publish it"))
+            except psycopg.errors.UndefinedTable:
+                continue
+            except psycopg.Error as error:
+                raise _translated(error, f"publishing {table.table}") from None
+            else:
+                added.append(table.table)
+    return added, refused
+
+
+async def _add(connection: Connection, publication: str, table: SourceTable, full: Sequence[SourceTable]) -> None:
+    await connection.execute(
+        sql.SQL("ALTER PUBLICATION {} ADD TABLE {}").format(sql.Identifier(publication), _listed(table))
+    )
+    if full:
+        await _make_full(connection, publication, full, await _former_identities(connection, [publication]))
 
 
 # --- removing them ----------------------------------------------------------------------------------------------------

@@ -4,9 +4,11 @@ from typing import Any
 
 import pytest
 
-from tests.fixtures.databases import Database
+from replicator.model import Phase
+from tests.fixtures.databases import Database, settings_for
 from tests.fixtures.migration import Migration, MigrationMaker
 from tests.fixtures.waiting import wait_until
+from tests.fixtures.worker import WorkerMaker, wait_for_phase
 
 
 @pytest.fixture
@@ -114,3 +116,70 @@ def test_new_enum_values_come_in_their_order(migration: Migration) -> None:
     wait_until(lambda: "so-so" in migration.worker.log, what="the value")
     migration.assert_equal()
     assert migration.target.value("SELECT enum_range(NULL::mood)::text") == "{glum,sad,so-so,happy}"
+
+
+def test_a_new_table_is_copied_and_streamed(migration: Migration) -> None:
+    """Given a worker that streams, when the app makes a table and writes to it, then it arrives without a restart."""
+    migration.source.execute(
+        "CREATE TABLE tags (id serial PRIMARY KEY, note int REFERENCES notes, tag text NOT NULL UNIQUE);"
+        "INSERT INTO tags (note, tag) SELECT n, 'tag ' || n FROM generate_series(1, 20) n"
+    )
+    wait_until(lambda: migration.tables().get("tags", ("", ""))[0] == "ready", what="the table")
+    migration.source.execute("UPDATE tags SET tag = 'changed' WHERE id = 3; DELETE FROM tags WHERE id = 4")
+
+    migration.assert_equal()
+    migration.finish()
+    assert (
+        migration.target.value("SELECT count(*) FROM pg_constraint WHERE conrelid = 'tags'::regclass AND contype = 'f'")
+        == 1
+    )
+
+
+def test_a_new_table_without_a_key_is_told_once_and_the_app_goes_on(
+    source: Database, target: Database, make_worker: WorkerMaker
+) -> None:
+    """Given REPLICATOR_KEYLESS=refuse, when a keyless table comes, then the app may write to it, and the log tells."""
+    source.execute("CREATE TABLE notes (id int PRIMARY KEY)")
+    worker = make_worker(settings_for(source, target, schema_interval=0.3))
+    worker.start()
+    wait_for_phase(target, Phase.STREAMING, worker)
+
+    source.execute("CREATE TABLE loose (v int); INSERT INTO loose VALUES (1); UPDATE loose SET v = 2")
+    wait_until(lambda: "not replicated" in worker.log, what="a warning")
+    source.execute("UPDATE loose SET v = 3; CREATE TABLE another (id int PRIMARY KEY)")
+
+    wait_until(lambda: target.fetch("SELECT state FROM replicator.tables WHERE name = 'another'") == [("ready",)])
+    assert worker.log.count("not replicated") == 1
+
+
+def test_a_dropped_table_is_forgotten_and_the_targets_stays(migration: Migration) -> None:
+    """Given a table with changes on their way, when the app drops it, then the stream goes on, and the log says so."""
+    migration.source.execute("UPDATE notes SET body = 'last'")
+    migration.source.execute("DROP TABLE notes")
+
+    wait_until(lambda: "notes" not in migration.tables(), what="no record")
+    migration.app.stop()
+    wait_until(lambda: "not published any more" in migration.worker.log, what="a word about it")
+    migration.target.execute("DROP TABLE notes")
+    migration.app.start()
+    migration.assert_equal()
+
+
+def test_tables_come_and_go_in_the_users_publication(
+    source: Database, target: Database, make_migration: MigrationMaker
+) -> None:
+    """Given the user's publication, when a table leaves it, changes, and comes back, then it is copied again."""
+    source.execute(
+        "CREATE TABLE notes (id int PRIMARY KEY, body text); INSERT INTO notes VALUES (1, 'a');"
+        "CREATE TABLE others (id int PRIMARY KEY); CREATE PUBLICATION mine FOR TABLE others, notes"
+    )
+    made = make_migration(source, target, rows=50, publications="mine", schema_interval=0.3)
+    made.start()
+    made.source.execute("ALTER PUBLICATION mine DROP TABLE notes")
+    made.source.execute("UPDATE notes SET body = 'unseen'")
+    made.source.execute("ALTER PUBLICATION mine ADD TABLE notes")
+    made.source.execute("INSERT INTO notes VALUES (2, 'seen')")
+
+    wait_until(
+        lambda: made.target.fetch("SELECT * FROM notes ORDER BY id") == [(1, "unseen"), (2, "seen")], what="rows"
+    )
