@@ -70,7 +70,8 @@ class TableWriter:
             if unchanged:
                 await self._checked("update", len(rows), self.statements.fill_staged(group, unchanged))
         if going := len(changes.gone) + len(moves):
-            await self._checked("delete", going, self.statements.delete_staged([DELETE_GROUP, *moved]))
+            operation = " or ".join(["delete"] * bool(changes.gone) + ["update"] * bool(moves))
+            await self._checked(operation, going, self.statements.delete_staged([DELETE_GROUP, *moved]))
         for group, (unchanged, rows) in updated.items():
             await self._checked("update", len(rows), self.statements.update_staged(group, unchanged))
         if moves:

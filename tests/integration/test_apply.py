@@ -16,8 +16,8 @@ STAGES = "SELECT count(*) FROM pg_class WHERE relname LIKE 'replicator\\_stage\\
 
 
 async def test_insert_update_and_delete(applier: Applier) -> None:
-    applier.database.execute("CREATE TABLE t (id int PRIMARY KEY, a text, b text); INSERT INTO t SELECT 1, 'x', 'y'")
-    applier.database.execute("INSERT INTO t VALUES (2, 'gone', NULL)")
+    applier.execute("CREATE TABLE t (id int PRIMARY KEY, a text, b text); INSERT INTO t SELECT 1, 'x', 'y'")
+    applier.execute("INSERT INTO t VALUES (2, 'gone', NULL)")
     t = await applier.relation("t")
 
     await applier.apply(
@@ -31,7 +31,7 @@ async def test_insert_update_and_delete(applier: Applier) -> None:
 
 
 async def test_a_handful_of_rows_needs_no_staging_table_and_more_do(applier: Applier) -> None:
-    applier.database.execute("CREATE TABLE t (id int PRIMARY KEY, a text); INSERT INTO t VALUES (1, 'x'), (2, 'y')")
+    applier.execute("CREATE TABLE t (id int PRIMARY KEY, a text); INSERT INTO t VALUES (1, 'x'), (2, 'y')")
     t = await applier.relation("t")
 
     await applier.apply(insert(t, "3", "z"), update(t, "1", "z"), delete(t, key=["2", None]))
@@ -41,7 +41,7 @@ async def test_a_handful_of_rows_needs_no_staging_table_and_more_do(applier: App
 
 
 async def test_a_key_of_several_columns_in_another_order_than_the_table(applier: Applier) -> None:
-    applier.database.execute(
+    applier.execute(
         "CREATE TABLE t (a int, x text, b text, PRIMARY KEY (b, a)); INSERT INTO t VALUES (1, 'x', 'B'), (2, 'x', 'B')"
     )
     t = await applier.relation("t")
@@ -52,10 +52,10 @@ async def test_a_key_of_several_columns_in_another_order_than_the_table(applier:
 
 
 async def test_a_changed_key_takes_the_row_along(applier: Applier) -> None:
-    applier.database.execute(
+    applier.execute(
         "CREATE TABLE t (id int PRIMARY KEY, big text, b int); ALTER TABLE t ALTER big SET STORAGE EXTERNAL"
     )
-    applier.database.execute("INSERT INTO t SELECT n, repeat(n::text, 5000), n FROM generate_series(1, 3) n")
+    applier.execute("INSERT INTO t SELECT n, repeat(n::text, 5000), n FROM generate_series(1, 3) n")
     t = await applier.relation("t")
 
     await applier.apply(
@@ -70,8 +70,8 @@ async def test_a_changed_key_takes_the_row_along(applier: Applier) -> None:
 
 
 async def test_a_value_that_was_not_sent_stays(applier: Applier) -> None:
-    applier.database.execute("CREATE TABLE t (id int PRIMARY KEY, big text, other text, b int)")
-    applier.database.execute("INSERT INTO t SELECT n, %s, %s, n FROM generate_series(1, 4) n", [LONG, LONG])
+    applier.execute("CREATE TABLE t (id int PRIMARY KEY, big text, other text, b int)")
+    applier.execute("INSERT INTO t SELECT n, %s, %s, n FROM generate_series(1, 4) n", [LONG, LONG])
     t = await applier.relation("t")
 
     await applier.apply(
@@ -90,7 +90,7 @@ async def test_a_value_that_was_not_sent_stays(applier: Applier) -> None:
 
 
 async def test_an_update_that_sets_nothing_still_needs_its_row(applier: Applier) -> None:
-    applier.database.execute("CREATE TABLE t (id int PRIMARY KEY, big text); INSERT INTO t VALUES (1, 'x')")
+    applier.execute("CREATE TABLE t (id int PRIMARY KEY, big text); INSERT INTO t VALUES (1, 'x')")
     t = await applier.relation("t")
 
     await applier.apply(update(t, "1", UNCHANGED))
@@ -99,7 +99,7 @@ async def test_an_update_that_sets_nothing_still_needs_its_row(applier: Applier)
 
 
 async def test_a_table_that_is_all_key(applier: Applier) -> None:
-    applier.database.execute("CREATE TABLE t (a int, b int, PRIMARY KEY (a, b)); INSERT INTO t VALUES (1, 1), (2, 2)")
+    applier.execute("CREATE TABLE t (a int, b int, PRIMARY KEY (a, b)); INSERT INTO t VALUES (1, 1), (2, 2)")
     t = await applier.relation("t")
 
     await applier.apply(
@@ -110,7 +110,7 @@ async def test_a_table_that_is_all_key(applier: Applier) -> None:
 
 
 async def test_replica_identity_full_with_a_primary_key_finds_rows_by_it(applier: Applier) -> None:
-    applier.database.execute("CREATE TABLE t (id int PRIMARY KEY, doc json); INSERT INTO t VALUES (1, '{}'), (2, '[]')")
+    applier.execute("CREATE TABLE t (id int PRIMARY KEY, doc json); INSERT INTO t VALUES (1, '{}'), (2, '[]')")
     t = await applier.relation("t", identity=ReplicaIdentity.FULL)
 
     await applier.apply(
@@ -121,7 +121,7 @@ async def test_replica_identity_full_with_a_primary_key_finds_rows_by_it(applier
 
 
 async def test_replica_identity_index_finds_rows_by_it(applier: Applier) -> None:
-    applier.database.execute(
+    applier.execute(
         "CREATE TABLE t (id int PRIMARY KEY, code text NOT NULL UNIQUE); INSERT INTO t VALUES (1, 'a'), (2, 'b')"
     )
     t = await applier.relation("t", identity=ReplicaIdentity.INDEX, key=["code"])
@@ -132,7 +132,7 @@ async def test_replica_identity_index_finds_rows_by_it(applier: Applier) -> None
 
 
 async def test_odd_names_are_only_names(applier: Applier) -> None:
-    applier.database.execute(
+    applier.execute(
         """
         CREATE SCHEMA "100%";
         CREATE TABLE "100%"."t"";drop %s" ("i d" int PRIMARY KEY, "%s" text, "a%b" int, g int, c1 int, "{}" int);
@@ -158,7 +158,7 @@ async def test_odd_names_are_only_names(applier: Applier) -> None:
 
 
 async def test_law_1_progress_is_the_end_of_the_last_transaction_of_the_batch(applier: Applier) -> None:
-    applier.database.execute("CREATE TABLE t (id int PRIMARY KEY)")
+    applier.execute("CREATE TABLE t (id int PRIMARY KEY)")
     t = await applier.relation("t")
     one, two = applier.transaction(insert(t, "1")), applier.transaction(insert(t, "2"))
 
@@ -184,7 +184,7 @@ async def test_an_idle_advance_is_persisted(applier: Applier) -> None:
 
 
 async def test_law_2_pieces_of_a_transaction_become_visible_at_once(applier: Applier) -> None:
-    applier.database.execute("CREATE TABLE t (id int PRIMARY KEY, a text); INSERT INTO t VALUES (1, 'x')")
+    applier.execute("CREATE TABLE t (id int PRIMARY KEY, a text); INSERT INTO t VALUES (1, 'x')")
     t = await applier.relation("t")
     await applier.apply(update(t, "1", "y"))
 
@@ -203,7 +203,7 @@ async def test_law_2_pieces_of_a_transaction_become_visible_at_once(applier: App
 
 
 async def test_truncate_of_several_tables_that_refer_to_each_other(applier: Applier) -> None:
-    applier.database.execute(
+    applier.execute(
         "CREATE TABLE t (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY); INSERT INTO t DEFAULT VALUES;"
         "CREATE TABLE u (id int PRIMARY KEY, t int REFERENCES t); INSERT INTO u VALUES (1, 1)"
     )
@@ -217,8 +217,8 @@ async def test_truncate_of_several_tables_that_refer_to_each_other(applier: Appl
 
 
 async def test_a_truncate_leaves_out_a_table_whose_snapshot_is_younger(applier: Applier) -> None:
-    applier.database.execute("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1)")
-    applier.database.execute("CREATE TABLE u (id int PRIMARY KEY); INSERT INTO u VALUES (1)")
+    applier.execute("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1)")
+    applier.execute("CREATE TABLE u (id int PRIMARY KEY); INSERT INTO u VALUES (1)")
     t, u = await applier.relation("t"), await applier.relation("u", snapshot_lsn=100_000)
 
     await applier.apply(truncate(t, u), insert(u, "2"))
@@ -229,7 +229,7 @@ async def test_a_truncate_leaves_out_a_table_whose_snapshot_is_younger(applier: 
 async def test_an_inheritance_parent_is_left_alone_by_its_childs_changes_and_leaves_its_child_alone(
     applier: Applier,
 ) -> None:
-    applier.database.execute(
+    applier.execute(
         "CREATE TABLE parent (id int PRIMARY KEY, a text); CREATE TABLE child () INHERITS (parent);"
         "INSERT INTO parent SELECT n, 'p' FROM generate_series(1, 3) n; INSERT INTO child SELECT * FROM ONLY parent"
     )
@@ -246,7 +246,7 @@ async def test_an_inheritance_parent_is_left_alone_by_its_childs_changes_and_lea
 
 
 async def test_a_relation_that_changes_its_shape_inside_a_batch(applier: Applier) -> None:
-    applier.database.execute("CREATE TABLE t (id int PRIMARY KEY, a text, b text DEFAULT 'none')")
+    applier.execute("CREATE TABLE t (id int PRIMARY KEY, a text, b text DEFAULT 'none')")
     t = await applier.relation("t")
     narrow = relation(["id", "a"], ["id"], oid=t.oid)
 
@@ -256,7 +256,7 @@ async def test_a_relation_that_changes_its_shape_inside_a_batch(applier: Applier
 
 
 async def test_rows_that_travel_by_their_partitioned_root(applier: Applier) -> None:
-    applier.database.execute(
+    applier.execute(
         "CREATE TABLE t (id int, region text, a text, PRIMARY KEY (id, region)) PARTITION BY LIST (region);"
         "CREATE TABLE t_eu PARTITION OF t FOR VALUES IN ('eu'); CREATE TABLE t_us PARTITION OF t FOR VALUES IN ('us');"
         "INSERT INTO t VALUES (1, 'eu', 'x'), (2, 'us', 'x'), (3, 'us', 'x')"
@@ -280,7 +280,7 @@ async def test_rows_that_travel_by_their_partitioned_root(applier: Applier) -> N
 
 
 async def test_a_truncate_that_lists_a_root_beside_its_leaves(applier: Applier) -> None:
-    applier.database.execute(
+    applier.execute(
         "CREATE TABLE t (id int PRIMARY KEY) PARTITION BY HASH (id);"
         "CREATE TABLE leaf PARTITION OF t FOR VALUES WITH (MODULUS 1, REMAINDER 0); INSERT INTO t VALUES (1)"
     )
@@ -295,7 +295,7 @@ async def test_a_truncate_that_lists_a_root_beside_its_leaves(applier: Applier) 
 
 
 async def test_law_4_a_table_without_a_snapshot_is_not_skipped(plain_applier: Applier) -> None:
-    plain_applier.database.execute("CREATE TABLE t (id int PRIMARY KEY)")
+    plain_applier.execute("CREATE TABLE t (id int PRIMARY KEY)")
 
     with pytest.raises(UnknownTableError, match=r"public\.t"):
         await plain_applier.apply(insert(relation(["id"], ["id"]), "1"))
@@ -304,7 +304,7 @@ async def test_law_4_a_table_without_a_snapshot_is_not_skipped(plain_applier: Ap
 async def test_law_4_a_table_without_a_snapshot_is_not_skipped_though_it_is_partitioned_here(
     plain_applier: Applier,
 ) -> None:
-    plain_applier.database.execute("CREATE TABLE t (id int PRIMARY KEY) PARTITION BY HASH (id)")
+    plain_applier.execute("CREATE TABLE t (id int PRIMARY KEY) PARTITION BY HASH (id)")
 
     with pytest.raises(UnknownTableError, match=r"public\.t"):
         await plain_applier.apply(insert(relation(["id"], ["id"]), "1"))
@@ -312,7 +312,7 @@ async def test_law_4_a_table_without_a_snapshot_is_not_skipped_though_it_is_part
 
 @pytest.mark.parametrize("state", [TableState.PENDING, TableState.COPYING, TableState.COPIED])
 async def test_law_4_a_table_that_is_not_ready_gets_no_changes(plain_applier: Applier, state: TableState) -> None:
-    plain_applier.database.execute("CREATE TABLE t (id int PRIMARY KEY)")
+    plain_applier.execute("CREATE TABLE t (id int PRIMARY KEY)")
     t = await plain_applier.relation("t", state=state)
 
     with pytest.raises(UnknownTableError, match=r"public\.t"):
@@ -323,7 +323,7 @@ async def test_law_4_a_table_that_is_not_ready_gets_no_changes(plain_applier: Ap
     "definition", ["CREATE VIEW t AS SELECT 1 AS id", "CREATE TABLE t (other int)", "CREATE TABLE u (id int)"]
 )
 async def test_a_table_or_column_that_the_target_lacks_is_named(plain_applier: Applier, definition: str) -> None:
-    plain_applier.database.execute(f"{definition}; CREATE TABLE known (id int)")
+    plain_applier.execute(f"{definition}; CREATE TABLE known (id int)")
     known = await plain_applier.relation("known")
 
     with pytest.raises(SchemaMismatchError, match=r"public\.t"):
@@ -331,7 +331,7 @@ async def test_a_table_or_column_that_the_target_lacks_is_named(plain_applier: A
 
 
 async def test_a_generated_column_has_no_place_for_a_value(plain_applier: Applier) -> None:
-    plain_applier.database.execute("CREATE TABLE t (id int PRIMARY KEY, g int GENERATED ALWAYS AS (id) STORED)")
+    plain_applier.execute("CREATE TABLE t (id int PRIMARY KEY, g int GENERATED ALWAYS AS (id) STORED)")
     t = await plain_applier.relation("t")
 
     with pytest.raises(SchemaMismatchError, match=r"g of public\.t is generated"):
@@ -339,7 +339,7 @@ async def test_a_generated_column_has_no_place_for_a_value(plain_applier: Applie
 
 
 async def test_without_progress_nothing_begins(plain_applier: Applier) -> None:
-    plain_applier.database.execute("DELETE FROM replicator.progress")
+    plain_applier.execute("DELETE FROM replicator.progress")
 
     with pytest.raises(ApplyError, match="progress"):
         await plain_applier.open()

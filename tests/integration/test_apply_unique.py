@@ -22,8 +22,8 @@ async def swap(applier: Applier, t: Relation) -> None:
 async def test_two_rows_swap_their_values_in_one_batch(applier: Applier, constraint: str) -> None:
     column = "" if constraint.startswith("EXCLUDE") else constraint
     extra = f", {constraint}" if not column else ""
-    applier.database.execute(f"CREATE TABLE t (id int PRIMARY KEY, u int {column}{extra})")
-    applier.database.execute("INSERT INTO t VALUES (1, 1), (2, 2)")
+    applier.execute(f"CREATE TABLE t (id int PRIMARY KEY, u int {column}{extra})")
+    applier.execute("INSERT INTO t VALUES (1, 1), (2, 2)")
     t = await applier.relation("t")
 
     await swap(applier, t)
@@ -39,7 +39,7 @@ async def swap_back(applier: Applier, t: Relation) -> None:
 
 
 async def test_ranges_that_may_not_overlap_change_hands_in_one_batch(applier: Applier) -> None:
-    applier.database.execute(
+    applier.execute(
         "CREATE TABLE t (id int PRIMARY KEY, during int4range, EXCLUDE USING gist (during WITH &&));"
         "INSERT INTO t VALUES (1, '[1,5)'), (2, '[5,9)')"
     )
@@ -51,8 +51,8 @@ async def test_ranges_that_may_not_overlap_change_hands_in_one_batch(applier: Ap
 
 
 async def test_values_that_were_not_sent_survive_a_swap(applier: Applier) -> None:
-    applier.database.execute("CREATE TABLE t (id int PRIMARY KEY, u int UNIQUE, big text)")
-    applier.database.execute("INSERT INTO t VALUES (1, 1, %s), (2, 2, %s), (3, 3, 'short')", [LONG + "1", LONG + "2"])
+    applier.execute("CREATE TABLE t (id int PRIMARY KEY, u int UNIQUE, big text)")
+    applier.execute("INSERT INTO t VALUES (1, 1, %s), (2, 2, %s), (3, 3, 'short')", [LONG + "1", LONG + "2"])
     t = await applier.relation("t")
 
     await applier.apply(
@@ -67,7 +67,7 @@ async def test_values_that_were_not_sent_survive_a_swap(applier: Applier) -> Non
 
 
 async def test_a_new_row_takes_the_value_that_an_updated_or_deleted_row_gave_up(applier: Applier) -> None:
-    applier.database.execute("CREATE TABLE t (id int PRIMARY KEY, u int UNIQUE); INSERT INTO t VALUES (1, 1), (2, 2)")
+    applier.execute("CREATE TABLE t (id int PRIMARY KEY, u int UNIQUE); INSERT INTO t VALUES (1, 1), (2, 2)")
     t = await applier.relation("t")
 
     await applier.apply(
@@ -78,13 +78,13 @@ async def test_a_new_row_takes_the_value_that_an_updated_or_deleted_row_gave_up(
 
 
 async def test_a_row_with_an_identity_column_is_replaced_whole(applier: Applier) -> None:
-    applier.database.execute(
+    applier.execute(
         """
         CREATE TABLE t (id int PRIMARY KEY, u int UNIQUE, n int GENERATED ALWAYS AS IDENTITY, big text,
                         double int GENERATED ALWAYS AS (u * 2) STORED)
         """
     )
-    applier.database.execute("INSERT INTO t (id, u, big) VALUES (1, 1, %s), (2, 2, 'short')", [LONG])
+    applier.execute("INSERT INTO t (id, u, big) VALUES (1, 1, %s), (2, 2, 'short')", [LONG])
     t = await applier.relation("t")
 
     await applier.apply(
@@ -102,7 +102,7 @@ async def test_a_row_with_an_identity_column_is_replaced_whole(applier: Applier)
 
 
 async def test_a_unique_index_of_one_partition_counts_too(applier: Applier) -> None:
-    applier.database.execute(
+    applier.execute(
         "CREATE TABLE t (id int PRIMARY KEY, u int) PARTITION BY RANGE (id);"
         "CREATE TABLE leaf PARTITION OF t DEFAULT; CREATE UNIQUE INDEX ON leaf (u); INSERT INTO t VALUES (1, 1), (2, 2)"
     )
@@ -115,12 +115,12 @@ async def test_a_unique_index_of_one_partition_counts_too(applier: Applier) -> N
 
 async def test_after_refusals_the_prepared_statements_still_serve(plain_applier: Applier) -> None:
     applier = plain_applier
-    applier.database.execute("CREATE TABLE v (id int PRIMARY KEY)")
+    applier.execute("CREATE TABLE v (id int PRIMARY KEY)")
     v = await applier.relation("v")
     contested = []
     for n in range(4):
-        applier.database.execute(f"CREATE TABLE t{n} (id int PRIMARY KEY, u int UNIQUE)")
-        applier.database.execute(f"INSERT INTO t{n} VALUES (1, 1), (2, 2)")
+        applier.execute(f"CREATE TABLE t{n} (id int PRIMARY KEY, u int UNIQUE)")
+        applier.execute(f"INSERT INTO t{n} VALUES (1, 1), (2, 2)")
         contested.append(await applier.relation(f"t{n}"))
 
     for n, t in enumerate(contested):
@@ -136,7 +136,7 @@ async def test_after_refusals_the_prepared_statements_still_serve(plain_applier:
 
 
 async def test_law_4_a_value_that_another_row_of_the_target_has_is_a_divergence(applier: Applier) -> None:
-    applier.database.execute("CREATE TABLE t (id int PRIMARY KEY, u text UNIQUE); INSERT INTO t VALUES (1, 'secret')")
+    applier.execute("CREATE TABLE t (id int PRIMARY KEY, u text UNIQUE); INSERT INTO t VALUES (1, 'secret')")
     t = await applier.relation("t")
 
     with pytest.raises(DivergenceError, match=r"insert in public\.t.* t_u_key.* 0/454") as caught:
@@ -146,8 +146,8 @@ async def test_law_4_a_value_that_another_row_of_the_target_has_is_a_divergence(
 
 
 async def test_law_4_a_deferred_constraint_that_objects_at_the_commit_is_named(applier: Applier) -> None:
-    applier.database.execute("CREATE TABLE t (id int PRIMARY KEY, u text UNIQUE DEFERRABLE INITIALLY DEFERRED)")
-    applier.database.execute("INSERT INTO t VALUES (1, 'secret')")
+    applier.execute("CREATE TABLE t (id int PRIMARY KEY, u text UNIQUE DEFERRABLE INITIALLY DEFERRED)")
+    applier.execute("INSERT INTO t VALUES (1, 'secret')")
     t = await applier.relation("t")
 
     with pytest.raises(ApplyError, match=r"public\.t.* 0/454") as caught:

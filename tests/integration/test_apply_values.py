@@ -62,9 +62,9 @@ KEYS = [
 
 
 async def test_a_value_of_any_type_arrives_as_it_was_printed(applier: Applier) -> None:
-    applier.database.execute(TYPES)
+    applier.execute(TYPES)
     columns = ", ".join(f"a{n} {kind}, b{n} {kind}" for n, (kind, _) in enumerate(VALUES))
-    applier.database.execute(f"CREATE TABLE t (id int PRIMARY KEY, {columns})")
+    applier.execute(f"CREATE TABLE t (id int PRIMARY KEY, {columns})")
     t = await applier.relation("t")
     values = [value for _, value in VALUES for _ in range(2)]
     nothing: list[Value] = [None if kind != "short" else "" for kind, _ in VALUES for _ in range(2)]
@@ -76,10 +76,10 @@ async def test_a_value_of_any_type_arrives_as_it_was_printed(applier: Applier) -
 
 
 async def test_a_key_of_any_type_finds_its_row(applier: Applier) -> None:
-    applier.database.execute(TYPES)
+    applier.execute(TYPES)
     tables = []
     for n, (kind, *_) in enumerate(KEYS):
-        applier.database.execute(f"CREATE TABLE t{n} (k {kind} PRIMARY KEY, a int)")
+        applier.execute(f"CREATE TABLE t{n} (k {kind} PRIMARY KEY, a int)")
         tables.append(await applier.relation(f"t{n}"))
 
     for t, (kind, one, two, three) in zip(tables, KEYS, strict=True):
@@ -92,10 +92,10 @@ async def test_a_key_of_any_type_finds_its_row(applier: Applier) -> None:
 
 
 async def test_a_domain_that_is_not_null_takes_rows_that_lack_its_value(applier: Applier) -> None:
-    applier.database.execute("CREATE DOMAIN word AS text COLLATE \"C\" NOT NULL CHECK (VALUE <> '')")
-    applier.database.execute("CREATE DOMAIN words AS word[] NOT NULL")
-    applier.database.execute("CREATE TABLE t (id word PRIMARY KEY, big word, many words, n int)")
-    applier.database.execute("INSERT INTO t SELECT n, %s, ARRAY[%s], n FROM generate_series(1, 4) n", [LONG, LONG])
+    applier.execute("CREATE DOMAIN word AS text COLLATE \"C\" NOT NULL CHECK (VALUE <> '')")
+    applier.execute("CREATE DOMAIN words AS word[] NOT NULL")
+    applier.execute("CREATE TABLE t (id word PRIMARY KEY, big word, many words, n int)")
+    applier.execute("INSERT INTO t SELECT n, %s, ARRAY[%s], n FROM generate_series(1, 4) n", [LONG, LONG])
     t = await applier.relation("t")
 
     await applier.apply(
@@ -113,7 +113,7 @@ async def test_a_domain_that_is_not_null_takes_rows_that_lack_its_value(applier:
 
 
 async def test_keys_that_are_equal_but_print_differently_are_the_same_row(applier: Applier) -> None:
-    applier.database.execute("CREATE TABLE t (k numeric PRIMARY KEY, a int); INSERT INTO t VALUES (1.0, 1), (2, 2)")
+    applier.execute("CREATE TABLE t (k numeric PRIMARY KEY, a int); INSERT INTO t VALUES (1.0, 1), (2, 2)")
     t = await applier.relation("t")
 
     await applier.apply(
@@ -132,10 +132,10 @@ KEYLESS = "CREATE TABLE t (doc json, place point, word text, tags text[])"
 
 
 async def test_a_keyless_row_of_any_type_is_found_by_its_image(plain_applier: Applier) -> None:
-    plain_applier.database.execute(TYPES)
+    plain_applier.execute(TYPES)
     tables = []
     for n, (kind, _) in enumerate(VALUES):
-        plain_applier.database.execute(f"CREATE TABLE t{n} (a {kind}, b int)")
+        plain_applier.execute(f"CREATE TABLE t{n} (a {kind}, b int)")
         tables.append(await plain_applier.relation(f"t{n}", identity=ReplicaIdentity.FULL))
 
     await plain_applier.apply(
@@ -149,8 +149,8 @@ async def test_a_keyless_row_of_any_type_is_found_by_its_image(plain_applier: Ap
 
 
 async def test_keyless_changes_change_exactly_one_row_each(applier: Applier) -> None:
-    applier.database.execute(KEYLESS)
-    applier.database.execute("INSERT INTO t SELECT '{}', '(0,0)', NULL, '{}' FROM generate_series(1, 5)")
+    applier.execute(KEYLESS)
+    applier.execute("INSERT INTO t SELECT '{}', '(0,0)', NULL, '{}' FROM generate_series(1, 5)")
     t = await applier.relation("t", identity=ReplicaIdentity.FULL)
     same: list[Value] = ["{}", "(0,0)", None, "{}"]
 
@@ -168,8 +168,8 @@ async def test_keyless_changes_change_exactly_one_row_each(applier: Applier) -> 
 
 
 async def test_keyless_images_that_are_equal_but_print_differently_are_told_apart(applier: Applier) -> None:
-    applier.database.execute("CREATE TABLE t (n numeric, f float8)")
-    applier.database.execute("INSERT INTO t VALUES (1.0, 0), (1.00, 0), (1.0, '-0'), (NULL, NULL)")
+    applier.execute("CREATE TABLE t (n numeric, f float8)")
+    applier.execute("INSERT INTO t VALUES (1.0, 0), (1.00, 0), (1.0, '-0'), (NULL, NULL)")
     t = await applier.relation("t", identity=ReplicaIdentity.FULL)
 
     await applier.apply(delete(t, old=["1.00", "0"]), update(t, "2", None, old=["1.0", "-0"]))
@@ -178,8 +178,8 @@ async def test_keyless_images_that_are_equal_but_print_differently_are_told_apar
 
 
 async def test_a_keyless_value_that_was_not_sent_comes_from_the_old_row(applier: Applier) -> None:
-    applier.database.execute("CREATE TABLE t (big text, a int)")
-    applier.database.execute("INSERT INTO t VALUES (%s, 1), (%s, 1)", [LONG, LONG])
+    applier.execute("CREATE TABLE t (big text, a int)")
+    applier.execute("INSERT INTO t VALUES (%s, 1), (%s, 1)", [LONG, LONG])
     t = await applier.relation("t", identity=ReplicaIdentity.FULL)
 
     await applier.apply(update(t, UNCHANGED, "2", old=[LONG, "1"]), update(t, UNCHANGED, "3", old=[LONG, "2"]))
@@ -188,7 +188,7 @@ async def test_a_keyless_value_that_was_not_sent_comes_from_the_old_row(applier:
 
 
 async def test_many_equal_keyless_rows(plain_applier: Applier) -> None:
-    plain_applier.database.execute("CREATE TABLE t (a int)")
+    plain_applier.execute("CREATE TABLE t (a int)")
     t = await plain_applier.relation("t", identity=ReplicaIdentity.FULL)
 
     await plain_applier.apply(*[insert(t, "1")] * 500)

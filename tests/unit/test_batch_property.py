@@ -45,7 +45,7 @@ def rows(state: State) -> Table:
 
 
 @pytest.mark.parametrize("table_relation", [BY_KEY, BY_FULL_ROW], ids=["default", "full"])
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=60)
 @given(data=st.data())
 def test_a_folded_batch_does_what_its_changes_do_one_by_one(table_relation: Relation, data: st.DataObject) -> None:
     steps = data.draw(histories(table_relation))
