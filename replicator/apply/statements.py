@@ -22,11 +22,15 @@ DELETE_GROUP: Final = 0
 
 @dataclass(frozen=True, slots=True)
 class TargetColumn:
-    """A published column on the target; ``type`` is its base type as SQL, with a collation if it is not the type's."""
+    """A published column on the target; ``type`` is its base type as SQL, with a collation if it is not the type's.
+
+    ``equality_schema`` is where the type's ``=`` lies: an extension's need not be on the search_path.
+    """
 
     name: str
     type: str
     identity_always: bool
+    equality_schema: str = "pg_catalog"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +110,8 @@ class Statements:
 
     def copy_inserts(self) -> sql.Composed:
         """COPY straight into the table; its lines are rows."""
+        if not self.table.columns:
+            return sql.SQL("COPY {} FROM STDIN").format(self._insertable)
         return sql.SQL("COPY {} ({}) FROM STDIN").format(self._insertable, self._names())
 
     def delete_staged(self, groups: Iterable[int]) -> sql.Composed:
@@ -162,6 +168,8 @@ class Statements:
 
     def insert_row(self) -> sql.Composed:
         """Parameters: every column."""
+        if not self.table.columns:
+            return sql.SQL("INSERT INTO {} DEFAULT VALUES").format(self._insertable)
         values = sql.SQL(", ").join(_parameter(i) for i in range(len(self.table.columns)))
         return sql.SQL("INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE VALUES ({})").format(
             self._insertable, self._names(), values
@@ -198,15 +206,22 @@ class Statements:
 
     def _matches_origin(self) -> sql.Composed:
         return sql.SQL(" AND ").join(
-            sql.SQL("t.{} = s.{}").format(self._name(position), _origin(n)) for n, position in enumerate(self._key)
+            sql.SQL("t.{} {} s.{}").format(self._name(position), self._equals(position), _origin(n))
+            for n, position in enumerate(self._key)
         )
 
     def _matches_parameters(self, first: int) -> sql.Composed:
         """The key's types are given, because a composite is no type that ``=`` would find for a parameter."""
         return sql.SQL(" AND ").join(
-            sql.SQL("t.{} = {}::{}").format(self._name(position), _parameter(n), sql.SQL(self._type(position)))
+            sql.SQL("t.{} {} {}::{}").format(
+                self._name(position), self._equals(position), _parameter(n), sql.SQL(self._type(position))
+            )
             for n, position in enumerate(self._key, first)
         )
+
+    def _equals(self, position: int) -> sql.Composable:
+        schema = self.table.columns[position].equality_schema
+        return sql.SQL("=") if schema == "pg_catalog" else sql.SQL("OPERATOR({}.=)").format(sql.Identifier(schema))
 
 
 def truncate(tables: Iterable[TargetTable], *, restart_identity: bool) -> sql.Composed:

@@ -32,7 +32,11 @@ SELECT b.attnum, b.attname AS name, b.required, b.attidentity = 'a' AS identity_
        b.attgenerated <> '' AS generated,
        pg_catalog.format_type(b.typid, b.typmod)
          || CASE WHEN b.attcollation <> t.typcollation
-                 THEN ' COLLATE ' || b.attcollation::pg_catalog.regcollation::text ELSE '' END AS type
+                 THEN ' COLLATE ' || b.attcollation::pg_catalog.regcollation::text ELSE '' END AS type,
+       coalesce((SELECT n.nspname FROM pg_catalog.pg_operator o
+                   JOIN pg_catalog.pg_namespace n ON n.oid = o.oprnamespace
+                  WHERE o.oprname = '=' AND o.oprleft = b.typid AND o.oprright = b.typid
+                  ORDER BY n.nspname <> 'pg_catalog', n.nspname LIMIT 1), 'pg_catalog') AS equality_schema
   FROM base b JOIN pg_catalog.pg_type t ON t.oid = b.typid WHERE t.typtype <> 'd'
 """
 
@@ -115,7 +119,7 @@ def _column(relation: Relation, name: str, found: dict[str, object] | None) -> T
     if found is None or found["generated"]:
         lacks = "is generated" if found else "does not exist"
         raise SchemaMismatchError(f"column {name} of {relation.table} {lacks} on the target")
-    return TargetColumn(name, str(found["type"]), bool(found["identity_always"]))
+    return TargetColumn(name, str(found["type"]), bool(found["identity_always"]), str(found["equality_schema"]))
 
 
 def key_positions(relation: Relation, unique: list[list[int]]) -> tuple[int, ...] | None:

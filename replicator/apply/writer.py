@@ -81,7 +81,8 @@ class TableWriter:
 
     async def _write_images(self, changes: KeylessChanges) -> None:
         if changes.removed:
-            lines = (b"%d\t%s" % (count, image) for image, count in changes.removed.items())
+            line = b"%d\t%s" if self._table.columns else b"%d%s"
+            lines = (line % (count, image) for image, count in changes.removed.items())
             await self._prepare_stage()
             await self._copy("delete", self.statements.copy_to_stage(), lines, len(changes.removed))
             await self._checked("delete", sum(changes.removed.values()), self.statements.delete_staged_images())
