@@ -26,6 +26,10 @@ _ON_REQUEST: Final = 2**31
 """The driver prepares what is asked for, and nothing by itself: a staging table's size decides how to join it, and the
 plan of a prepared statement would be one that was made for another size."""
 
+_BEGIN_PIECES: Final = "BEGIN; SET LOCAL idle_in_transaction_session_timeout = 0"
+"""The source may be busy for minutes between two pieces of a transaction, with what is not published: a session that
+ended there would begin anew and end there again. What a worker that is gone left behind, the next one ends."""
+
 
 class Target:
     """Applies batches. One instance a session: after any error it is closed, and the next one reads progress anew."""
@@ -142,7 +146,7 @@ class Target:
         """Apply a batch without committing: a piece of a transaction that is larger than memory."""
         self._check_follows(batch)
         if not self.in_transaction:
-            await self._execute("BEGIN")
+            await self._execute("BEGIN" if batch.end_lsn != INVALID else _BEGIN_PIECES)
             self.in_transaction = True
         for segment in batch.segments:
             try:
