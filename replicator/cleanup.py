@@ -20,7 +20,7 @@ from replicator.exclusive import only_command
 from replicator.model import Phase, SchemaMode, TableName
 from replicator.postgres import Connection, connected, describe, reporting
 from replicator.source import fence
-from replicator.source.publication import drop_publications
+from replicator.source.publication import changed_identities, drop_publications, set_identities
 from replicator.source.slot import drop_slot, read_slot
 
 log = structlog.get_logger(__name__)
@@ -50,6 +50,12 @@ SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity
 _STRANGERS: Final[LiteralString] = """
 SELECT slot_name::text FROM pg_catalog.pg_replication_slots
  WHERE database = pg_catalog.current_database() AND slot_name ~ '^replicator_[0-9a-f]{8}$'
+"""
+
+_FULL: Final[LiteralString] = """
+SELECT n.nspname::text, c.relname::text
+  FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+ WHERE c.relkind IN ('r', 'p') AND c.relreplident = 'f' AND pg_catalog.pg_has_role(c.relowner, 'USAGE')
 """
 
 _CONTROL_TABLES: Final[LiteralString] = """
@@ -86,6 +92,8 @@ async def _remove(migration: Migration | None, source: Connection, target: Conne
                 yield line
         if await _remove_slot(migration.slot, source):
             yield f"source: replication slot {migration.slot}"
+        async for line in _restore_identities(migration, source, target):
+            yield line
         for name in await _remove_publications(migration, source):
             yield f"source: publication {name}"
         async for line in _restore(migration, target):
@@ -205,6 +213,21 @@ async def _remove_publications(migration: Migration, source: Connection) -> list
 
 
 # --- the target -------------------------------------------------------------------------------------------------------
+
+
+async def _restore_identities(migration: Migration, source: Connection, target: Connection) -> AsyncIterator[str]:
+    """A schema that was copied has FULL where we had set it; the source's publications know what it was before."""
+    if not migration.owns_publications or migration.settings.get("REPLICATOR_SCHEMA") == SchemaMode.EXISTING.value:
+        return
+    with reporting(Side.SOURCE, "reading the former replica identities", CleanupError):
+        changed = await changed_identities(source, migration.publications)
+    with reporting(Side.TARGET, "putting replica identities back", CleanupError):
+        full = {TableName(*row) for row in await (await target.execute(_FULL)).fetchall()}
+        identities = [(table, identity) for table, identity in changed if table in full]
+        async with target.transaction():
+            await set_identities(target, identities)
+    for table, _ in identities:
+        yield f"target: the replica identity of {table} is what it was"
 
 
 async def _restore(migration: Migration, target: Connection) -> AsyncIterator[str]:

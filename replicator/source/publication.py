@@ -170,11 +170,11 @@ async def _make_full(
             sql.Identifier(publication), sql.Literal(_COMMENT + json.dumps(before))
         )
     )
-    await _set_identities(connection, [(table.table, sql.SQL("FULL")) for table in tables])
+    await set_identities(connection, [(table.table, sql.SQL("FULL")) for table in tables])
 
 
-async def _set_identities(connection: Connection, identities: Sequence[tuple[TableName, sql.Composable]]) -> None:
-    """All locks in one statement and in one order, then changes that take no time."""
+async def set_identities(connection: Connection, identities: Sequence[tuple[TableName, sql.Composable]]) -> None:
+    """Within the caller's transaction: all locks in one statement and in one order, then changes that take no time."""
     if not identities:
         return
     ordered = sorted(identities, key=lambda item: item[0])
@@ -259,11 +259,11 @@ async def drop_publications(connection: Connection, names: Sequence[str]) -> Non
             try:
                 async with connection.transaction():
                     await connection.execute(_PATIENT)
-                    former = await _former_identities(connection, names)
+                    changed = await changed_identities(connection, names)
                     for name in names:
                         drop = sql.SQL("DROP PUBLICATION IF EXISTS {}").format(sql.Identifier(name))
                         await connection.execute(drop)
-                    await _restore(connection, former)
+                    await set_identities(connection, changed)
             except psycopg.Error as error:
                 raise _translated(error, "dropping the publications") from None
 
@@ -274,11 +274,11 @@ async def _former_identities(connection: Connection, names: Sequence[str]) -> li
     return [FormerIdentity(*item) for comment in comments for item in json.loads(comment.removeprefix(_COMMENT))]
 
 
-async def _restore(connection: Connection, former: Sequence[FormerIdentity]) -> None:
-    columns = [list(column) for column in zip(*former, strict=True)] or [[], [], []]
-    cursor = await connection.cursor(row_factory=class_row(_Changed)).execute(_STILL_FULL, columns)
-    changed = await cursor.fetchall()
-    await _set_identities(connection, [(TableName(row.schema, row.name), _identity(row)) for row in changed])
+async def changed_identities(connection: Connection, names: Sequence[str]) -> list[tuple[TableName, sql.Composable]]:
+    """The tables that were made FULL for these publications and still are, with what they were before."""
+    columns = [list(column) for column in zip(*await _former_identities(connection, names), strict=True)]
+    cursor = await connection.cursor(row_factory=class_row(_Changed)).execute(_STILL_FULL, columns or [[], [], []])
+    return [(TableName(row.schema, row.name), _identity(row)) for row in await cursor.fetchall()]
 
 
 def _identity(row: _Changed) -> sql.Composable:
