@@ -379,3 +379,39 @@ async def test_rows_of_a_large_table_are_visible_to_all_at_once(source: Database
     await run_bootstrap(settings_for(source, target))
 
     assert target.value("SELECT relallvisible > 0.9 * relpages FROM pg_class WHERE relname = 'big'")
+
+
+async def test_what_an_interrupted_copy_committed_is_emptied_before_it_comes_again(
+    source: Database, target: Database
+) -> None:
+    """Law 8: given parts of a split table that are committed, when it runs again, then they are not there twice."""
+    source.execute("CREATE TABLE t (id int, v text); INSERT INTO t SELECT n, 'x' FROM generate_series(1, 50) n")
+    settings = settings_for(source, target, keyless="insert-only")
+    await run_bootstrap(settings)
+    target.execute("DELETE FROM t WHERE id > 20; UPDATE replicator.tables SET state = 'copying' WHERE name = 't'")
+
+    await run_bootstrap(settings)
+
+    await assert_equal(settings)
+
+
+async def test_a_table_that_was_replaced_while_the_worker_was_away_comes_again(
+    source: Database, target: Database
+) -> None:
+    """Given another table under the name of one that was copied, then its rows are told apart by its oid."""
+    source.execute("CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t VALUES (1, 'old'), (2, 'old')")
+    settings = settings_for(source, target)
+    await run_bootstrap(settings)
+    publication = source.value("SELECT pubname FROM pg_publication WHERE pubname !~ 'inserts'")
+    source.execute(
+        f"""
+        DROP TABLE t;
+        CREATE TABLE t (id int PRIMARY KEY, v text);
+        INSERT INTO t VALUES (1, 'new'), (3, 'new');
+        ALTER PUBLICATION {publication} ADD TABLE ONLY t;
+        """
+    )
+
+    await run_bootstrap(settings)
+
+    await assert_equal(settings)

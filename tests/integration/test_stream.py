@@ -26,6 +26,7 @@ from replicator.model import (
 )
 from replicator.source import stream as stream_module
 from replicator.source.stream import ReplicationStream
+from tests.fixtures import wire
 from tests.fixtures.databases import Database, new_source
 from tests.fixtures.proxy import ProxyMaker
 from tests.fixtures.servers import ServerMaker
@@ -220,6 +221,19 @@ async def test_an_idle_source_tells_how_far_it_is(streamed: Streamed, opener: Op
     streamed.database.execute("INSERT INTO other SELECT generate_series(1, 100)")
 
     await idle(stream, end_of_wal(streamed.database))
+
+
+async def test_law_3_a_source_that_tells_how_far_it_is_inside_a_transaction_is_not_idle(
+    streamed: Streamed, opener: Opener
+) -> None:
+    stream = await opener(streamed)
+    stream._assembler.feed(wire.begin(2**62, xid=1))
+
+    streamed.database.execute("INSERT INTO other VALUES (1)")
+
+    now = end_of_wal(streamed.database)
+    await wait_for(lambda: stream.received >= now)
+    assert not stream._buffer
 
 
 async def test_publication_names_may_hold_anything(source: Database, opener: Opener) -> None:
