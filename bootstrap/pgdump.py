@@ -87,8 +87,8 @@ def _major(program: Path) -> int | None:
     return int(match[1]) if match else None
 
 
-async def dump_schemas(settings: Settings, server_version: int, snapshot: str, schemas: Sequence[str]) -> str:
-    """Dump these schemas of the source, without rows, as the snapshot sees them.
+async def dump_schemas(settings: Settings, server_version: int, snapshot: str | None, schemas: Sequence[str]) -> str:
+    """Dump these schemas of the source, without rows, as the snapshot sees them, or as they are now.
 
     Raises SnapshotLostError and ServerUnavailableError (retryable), ConfigurationError or SourceError.
     """
@@ -106,13 +106,13 @@ def _pattern(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-async def _dump(settings: Settings, server_version: int, snapshot: str, what: Sequence[str]) -> str:
+async def _dump(settings: Settings, server_version: int, snapshot: str | None, what: Sequence[str]) -> str:
     program = find_pg_dump(settings, server_version)
     conninfo, secrets = _connection(settings.source)
     process = await asyncio.create_subprocess_exec(
         program,
         *_OPTIONS,
-        f"--snapshot={snapshot}",
+        *([] if snapshot is None else [f"--snapshot={snapshot}"]),
         *what,
         f"--dbname={conninfo}",
         stdin=asyncio.subprocess.DEVNULL,

@@ -13,12 +13,14 @@ from uuid import UUID
 
 import structlog
 
+from bootstrap.entries import Plan
 from bootstrap.evolve import add, look, settle
 from bootstrap.existing import may_replicate, silence
 from bootstrap.jobs import plan_jobs, split_tables
 from bootstrap.keys import ANALYZE_STEP, CopiedTables, KeyMaker, analyze_roots, by_table, make_rest
 from bootstrap.parallel import run_all
 from bootstrap.places import Place, empty, find_places, require_empty, require_places
+from bootstrap.refresh import FOLLOWED_STEP, make_needed, note_rest
 from bootstrap.schema import STEP as SCHEMA_STEP
 from bootstrap.schema import copy_schema, copy_tables_schema
 from bootstrap.snapshot import Keeper, keep_snapshot
@@ -26,12 +28,19 @@ from bootstrap.start import begin
 from bootstrap.transfer import Listener, Transfer
 from monitoring.metrics import Metrics
 from replicator import control
-from replicator.catalog import PublishedTable, published_tables, read_shapes, source_tables
+from replicator.catalog import (
+    PublishedTable,
+    managed_schemas,
+    published_tables,
+    read_fingerprint,
+    read_shapes,
+    source_tables,
+)
 from replicator.config import Settings
 from replicator.control import Migration, TableRecord
 from replicator.errors import Side, SourceError, TargetError
 from replicator.lsn import Lsn, format_lsn
-from replicator.model import SchemaMode, TableName, TableState
+from replicator.model import Phase, SchemaMode, TableName, TableState
 from replicator.postgres import Connection, connect, connected, reporting
 from replicator.shape import Shape
 from replicator.source.publication import extend_publications
@@ -84,27 +93,51 @@ class Bootstrap:
 
     async def run(self, *, is_new: bool) -> None:
         """Do what is left. ``is_new``: there is no progress yet, so the first round makes the main slot."""
+        fingerprint, plan = await self._fingerprint(), None
         if is_new:
             await self._round(is_main=True)
         else:
-            await self._follow()
+            plan = await self._follow(fingerprint)
         while await self._is_unfinished():
             await self._round(is_main=False)
-        await make_rest(self._target, self._epoch)
+        if plan is not None:
+            await note_rest(self._source, self._target, self._epoch, plan)
+        await self._make_rest()
+        await control.record_step(self._target, FOLLOWED_STEP, {"fingerprint": fingerprint})
         if ANALYZE_STEP not in await control.read_steps(self._target):
             await analyze_roots(self._target, self._epoch)
         log.info("all tables are ready", tables=len(self._states))
 
-    async def _follow(self) -> None:
-        """Take over what was changed on the source since the last time."""
+    async def _make_rest(self) -> None:
+        """Make what waits. Behind the source, a row may contradict a new constraint: then it is made later."""
+        try:
+            await make_rest(self._target, self._epoch)
+        except TargetError as error:
+            if self._migration.phase is Phase.BOOTSTRAP:
+                raise
+            log.warning("not made yet, comes with the next attempt", reason=error.message)
+
+    async def _fingerprint(self) -> str:
+        with reporting(Side.SOURCE, "looking at the source's schema", SourceError):
+            excluded = [*self._settings.exclude_schemas, *await managed_schemas(self._source), control.SCHEMA]
+            return await read_fingerprint(self._source, excluded)
+
+    async def _follow(self, fingerprint: str) -> Plan | None:
+        """Take over what was changed on the source since the last time; the plan of a new dump, if that was needed."""
         if self._migration.owns_publications:
             await self._publish_new()
         published = await self._published(self._source)
+        steps = await control.read_steps(self._target)
+        copies = self._settings.schema_mode is SchemaMode.COPY and SCHEMA_STEP in steps
+        plan = None
+        if copies and steps.get(FOLLOWED_STEP, {}).get("fingerprint") != fingerprint:
+            plan = await make_needed(self._settings, self._source, self._target, self._epoch)
         deploy = await look(self._source, self._target, published, self._migration.publications)
         if self._settings.schema_mode is SchemaMode.COPY and (deploy.labels or deploy.columns):
             await add(self._target, self._epoch, deploy)
             deploy = await look(self._source, self._target, published, self._migration.publications)
         await settle(self._target, self._epoch, deploy)
+        return plan
 
     async def _publish_new(self) -> None:
         """Publish the app's new tables, before the round that copies them; tell once of those that cannot be."""

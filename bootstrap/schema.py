@@ -63,7 +63,7 @@ SELECT 'STATISTICS', n.nspname, s.stxname, tn.nspname, t.relname
 """
 """Kind, schema and name as pg_dump's headers give them, and the table that each belongs to."""
 
-_OWNED_KINDS: Final[Mapping[str, str]] = {
+OWNED_KINDS: Final[Mapping[str, str]] = {
     "INDEX": "INDEX",
     "CONSTRAINT": "CONSTRAINT",
     "CHECK CONSTRAINT": "CONSTRAINT",
@@ -81,18 +81,15 @@ async def copy_schema(settings: Settings, source: Connection, snapshot: str, tar
     if STEP in steps:
         return
     schemas = await _schemas(source, settings)
+    plan = await dump_app(settings, source, snapshot)
     if schemas:
-        log.info("dumping the schema", schemas=schemas)
-        plan = await _dump_plan(settings, source, snapshot, schemas)
         with reporting(Side.SOURCE, "reading the extensions", SourceError):
             extensions = await read_extensions(source, schemas)
         async with target.transaction():
             await control.hold_epoch(target, epoch)
             await make_extensions(target, extensions)
         await _make_all(target, epoch, plan.before_data, steps)
-    else:
-        plan = Plan((), (), ())
-    owners = await _owners(source)
+    owners = await owners_of(source)
     async with target.transaction():
         await control.hold_epoch(target, epoch)
         await _record_rest(target, plan, owners)
@@ -113,7 +110,7 @@ async def copy_tables_schema(
     """Make tables that are new on the source, with their keys and what is deferred. Raises as `copy_schema` does."""
     dump = await dump_tables(settings, source.info.server_version, snapshot, tables)
     plan = _attach_last(plan_entries(parse_dump(dump)))
-    owners = await _owners(source)
+    owners = await owners_of(source)
     async with target.transaction():
         await control.hold_epoch(target, epoch)
         for schema in dict.fromkeys(table.schema for table in tables):
@@ -137,7 +134,12 @@ async def _schemas(source: Connection, settings: Settings) -> list[str]:
         return [str(row[0]) for row in await cursor.fetchall()]
 
 
-async def _dump_plan(settings: Settings, source: Connection, snapshot: str, schemas: Sequence[str]) -> Plan:
+async def dump_app(settings: Settings, source: Connection, snapshot: str | None) -> Plan:
+    """Dump the app's schemas as the snapshot sees them, or as they are now. Raises as `dump_schemas` does."""
+    schemas = await _schemas(source, settings)
+    if not schemas:
+        return Plan((), (), ())
+    log.info("dumping the schema", schemas=schemas)
     dump = await dump_schemas(settings, source.info.server_version, snapshot, schemas)
     return plan_entries(parse_dump(dump))
 
@@ -195,7 +197,8 @@ def _schema_of(entry: Entry) -> str | None:
 # --- after the data, and at the cutover -------------------------------------------------------------------------------
 
 
-async def _owners(source: Connection) -> Mapping[tuple[str, str, str], TableName]:
+async def owners_of(source: Connection) -> Mapping[tuple[str, str, str], TableName]:
+    """The table that each index, constraint and statistics object of the source belongs to."""
     with reporting(Side.SOURCE, "reading the indexes", SourceError):
         cursor = await source.execute(_OWNERS)
         return {(kind, schema, name): TableName(*table) for kind, schema, name, *table in await cursor.fetchall()}
@@ -203,7 +206,7 @@ async def _owners(source: Connection) -> Mapping[tuple[str, str, str], TableName
 
 async def _record_rest(target: Connection, plan: Plan, owners: Mapping[tuple[str, str, str], TableName]) -> None:
     start = await control.next_position(target)
-    keys = list(_key_statements(plan.after_data, owners, start))
+    keys = list(key_statements(plan.after_data, owners, start))
     deferred = [
         control.Deferred(position, entry.kind, entry.schema, entry.name, entry.sql)
         for position, entry in enumerate(plan.cutover, start + len(keys))
@@ -212,11 +215,12 @@ async def _record_rest(target: Connection, plan: Plan, owners: Mapping[tuple[str
     await control.add_deferred(target, deferred)
 
 
-def _key_statements(
+def key_statements(
     entries: Sequence[Entry], owners: Mapping[tuple[str, str, str], TableName], start: int
 ) -> Iterator[control.KeyStatement]:
+    """Entries as statements that wait for the data, with their tables, at positions from ``start``."""
     table = None
     for position, entry in enumerate(entries, start):
         if entry.kind not in ("COMMENT", "SECURITY LABEL"):
-            table = owners.get((_OWNED_KINDS.get(entry.kind, ""), entry.schema, entry.name))
+            table = owners.get((OWNED_KINDS.get(entry.kind, ""), entry.schema, entry.name))
         yield control.KeyStatement(position, entry.kind, entry.schema, entry.name, table, entry.sql)

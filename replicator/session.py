@@ -148,7 +148,8 @@ class Session:
 
     async def _watch(self, start: Lsn) -> None:
         """Forget the last error once progress has passed its place. Ends when the bootstrap has something to follow."""
-        recovered, lags_behind = False, bool((await self._look()).changed)
+        recovered, unmade = False, bool(await control.read_keys(self._lease.connection))
+        lags_behind = unmade or bool((await self._look()).changed)
         looked_at = rechecked_at = time.monotonic()
         while True:
             await asyncio.sleep(self._settings.status_interval)
@@ -163,7 +164,7 @@ class Session:
                     return
             if lags_behind and now - rechecked_at >= self._settings.recheck_interval:
                 rechecked_at = now
-                if (await self._look()).is_due(self._settings.schema_mode):
+                if (unmade and recovered) or (await self._look()).is_due(self._settings.schema_mode):
                     return
 
     async def _wal_end(self) -> Lsn:

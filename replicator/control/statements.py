@@ -53,6 +53,11 @@ async def add_deferred(connection: Connection, statements: Iterable[Deferred]) -
     await run_many(connection, DEFERRED.insert(), rows)
 
 
+async def forget_deferred(connection: Connection) -> None:
+    """Forget the statements that were not run."""
+    await run(connection, DEFERRED.delete().where(DEFERRED.c.done_at.is_(None)))
+
+
 async def read_deferred(connection: Connection) -> list[Deferred]:
     """The statements that wait for the cutover, in their order."""
     columns = [DEFERRED.c[name] for name in ("position", "kind", "schema", "name", "statement")]

@@ -4,6 +4,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, LiteralString
 
+from bootstrap.evolve import look
+from bootstrap.refresh import FOLLOWED_STEP, refresh_deferred
+from bootstrap.schema import dump_app
 from replicator import control
 from replicator.catalog import PublishedTable, SourceTable, managed_schemas, published_tables, source_tables
 from replicator.config import Settings
@@ -21,7 +24,7 @@ from replicator.cutover.sequences import (
 )
 from replicator.cutover.sides import on
 from replicator.errors import CutoverError, Side
-from replicator.model import TableName, TableState
+from replicator.model import SchemaMode, TableName, TableState
 from replicator.postgres import Connection
 from replicator.source.fence import FencedTable, tables_to_fence
 from replicator.source.publication import plan
@@ -81,6 +84,7 @@ async def survey(
     found = await inventory(settings, migration, source, target)
     with on(Side.SOURCE, "looking at the source"):
         await _look_at_server(found, source)
+    await _look_at_schema(found, settings, migration, source, target)
     with on(Side.TARGET, "rehearsing what the target lacks"):
         found.deferred = await control.read_deferred(target)
         failures = await schema.rehearse(target, schema.window(found.deferred))
@@ -91,6 +95,33 @@ async def survey(
     else:
         found.obstacles.extend(refused)
     return found
+
+
+async def _look_at_schema(
+    found: Survey, settings: Settings, migration: Migration, source: Connection, target: Connection
+) -> None:
+    """Hold the target's tables against the source's as they are now, and renew what waits for the window."""
+    deploy = await look(source, target, found.published, migration.publications)
+    with on(Side.TARGET, "reading the control tables"):
+        unmade = await control.read_keys(target)
+        renews = settings.schema_mode is SchemaMode.COPY and FOLLOWED_STEP in await control.read_steps(target)
+    oids = {item.table.oid: item.table.table for item in deploy.changed if not deploy.may_settle(item)}
+    oids |= {oid: column.table for column in deploy.columns for oid in column.units}
+    for oid, table in oids.items():
+        remedy = "; ".join(deploy.remedies(oid)) or "Change it on the target as on the source"
+        found.obstacles.append(Obstacle(f"{table} has another shape on the source", remedy, Side.TARGET))
+    if deploy.labels:
+        remedy = "; ".join(label.statement() for label in deploy.labels)
+        found.obstacles.append(Obstacle("enums of the target lack values", remedy, Side.TARGET))
+    if unmade:
+        names = ", ".join(f"{item.kind.lower()} {item.schema}.{item.name}" for item in unmade)
+        found.obstacles.append(
+            Obstacle(f"{names} is not made yet", "Wait for the worker, or look at its log for the reason", Side.TARGET)
+        )
+    if renews:
+        plan = await dump_app(settings, source, None)
+        with on(Side.TARGET, "renewing what waits for the cutover"):
+            await refresh_deferred(source, target, plan)
 
 
 async def inventory(settings: Settings, migration: Migration, source: Connection, target: Connection) -> Survey:

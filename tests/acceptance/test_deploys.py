@@ -8,7 +8,7 @@ from replicator.model import Phase
 from tests.fixtures.databases import Database, settings_for
 from tests.fixtures.migration import Migration, MigrationMaker
 from tests.fixtures.waiting import wait_until
-from tests.fixtures.worker import WorkerMaker, wait_for_phase
+from tests.fixtures.worker import WorkerMaker, run_command, wait_for_phase
 
 
 @pytest.fixture
@@ -183,3 +183,66 @@ def test_tables_come_and_go_in_the_users_publication(
     wait_until(
         lambda: made.target.fetch("SELECT * FROM notes ORDER BY id") == [(1, "unseen"), (2, "seen")], what="rows"
     )
+
+
+def test_what_comes_besides_columns_is_there_after_the_cutover(migration: Migration) -> None:
+    """Given new types, indexes, constraints, triggers and views, when the migration is cut over, then all are there."""
+    migration.source.execute("""
+        CREATE TYPE level AS ENUM ('low', 'high');
+        CREATE DOMAIN positive AS int CHECK (VALUE > 0);
+        ALTER TABLE notes ADD COLUMN level level DEFAULT 'high', ADD COLUMN size positive;
+            ALTER TABLE notes ALTER COLUMN level SET DEFAULT 'low', ALTER COLUMN level SET NOT NULL;
+        CREATE UNIQUE INDEX notes_extra ON notes (extra);
+        CREATE INDEX ON notes (level) WHERE size > 3;
+        ALTER TABLE notes ADD CONSTRAINT body_given CHECK (body <> '');
+        CREATE TABLE graded (id serial PRIMARY KEY, note int REFERENCES notes, level level NOT NULL);
+        INSERT INTO graded (note, level) VALUES (1, 'low');
+        CREATE VIEW high AS SELECT n.body, g.level FROM notes n JOIN graded g ON g.note = n.id;
+        CREATE FUNCTION stamp() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NEW; END $$;
+        CREATE TRIGGER stamped BEFORE UPDATE ON notes FOR EACH ROW EXECUTE FUNCTION stamp()
+    """)
+    wait_until(lambda: migration.tables().get("graded", ("", ""))[0] == "ready", what="the table")
+    migration.assert_equal()
+    wait_until(
+        lambda: migration.target.value(
+            "SELECT to_regclass('notes_extra') IS NOT NULL AND to_regclass('high') IS NOT NULL"
+        ),
+        what="the index and the view",
+    )
+    migration.source.execute(
+        "DROP TRIGGER stamped ON notes;CREATE TRIGGER later AFTER UPDATE ON notes FOR EACH ROW EXECUTE FUNCTION stamp()"
+    )
+
+    migration.finish()
+
+    changed = migration.target.fetch(
+        "SELECT kind, name FROM replicator.deferred WHERE kind = ANY (%s)",
+        [["DEFAULT", "NOT NULL", "CHECK CONSTRAINT"]],
+    )
+    assert sorted(changed) == [
+        ("CHECK CONSTRAINT", "notes body_given"),
+        ("DEFAULT", "notes level"),
+        ("NOT NULL", "notes level"),
+    ]
+    found = migration.target.fetch(
+        "SELECT tgname FROM pg_trigger WHERE tgrelid = 'notes'::regclass AND NOT tgisinternal"
+    )
+    assert found == [("later",)]
+    migration.target.execute("INSERT INTO notes VALUES (500, 'new', 500)")
+    assert migration.target.value("SELECT level FROM notes WHERE id = 500") == "low"
+    assert (
+        migration.target.value("SELECT count(*) FROM pg_constraint WHERE conname IN ('body_given', 'graded_note_fkey')")
+        == 2
+    )
+
+
+def test_a_quiet_table_of_another_shape_keeps_the_cutover_from_beginning(migration: Migration) -> None:
+    """Given no change after a rename, when a cutover is asked for, then it refuses with the statement to run."""
+    migration.source.execute("ALTER TABLE notes RENAME COLUMN body TO content")
+
+    refused = run_command(migration.settings, "cutover")
+
+    assert refused.returncode == 1
+    assert 'RENAME COLUMN "body" TO "content"' in refused.stderr
+    migration.target.execute("ALTER TABLE notes RENAME COLUMN body TO content")
+    migration.finish()

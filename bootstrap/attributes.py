@@ -1,0 +1,92 @@
+"""Defaults, NOT NULL and CHECKs of columns that both sides have, and the statements that make the target's like ours.
+
+They wait for the cutover: rows from before the change may be on their way, which they would refuse or fill wrongly.
+Source: PostgreSQL documentation, "System Catalogs" (pg_attrdef, pg_constraint), ALTER TABLE.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Final, LiteralString, NamedTuple
+
+from psycopg import sql
+from psycopg.rows import class_row
+
+from bootstrap.entries import Entry
+from replicator.model import TableName
+from replicator.postgres import Connection, qualified
+
+_COLUMNS: Final[LiteralString] = """
+SELECT n.nspname AS schema, c.relname AS relation, a.attname AS name, a.attnotnull AS required,
+       pg_catalog.pg_get_expr(d.adbin, d.adrelid) AS value
+  FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+  JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+  LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+ WHERE c.relkind IN ('r', 'p') AND n.nspname <> 'information_schema' AND NOT starts_with(n.nspname, 'pg_')
+   AND a.attgenerated = '' AND a.attidentity = ''
+"""
+
+_CHECKS: Final[LiteralString] = """
+SELECT n.nspname AS schema, c.relname AS relation, k.conname AS name, false AS required,
+       pg_catalog.pg_get_constraintdef(k.oid) AS value
+  FROM pg_catalog.pg_constraint k
+  JOIN pg_catalog.pg_class c ON c.oid = k.conrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+ WHERE k.contype = 'c' AND k.coninhcount = 0 AND NOT starts_with(n.nspname, 'pg_')
+"""
+
+
+class _Attribute(NamedTuple):
+    schema: str
+    relation: str
+    name: str
+    required: bool
+    value: str | None
+
+    @property
+    def table(self) -> TableName:
+        return TableName(self.schema, self.relation)
+
+    def entry(self, kind: str, action: LiteralString, value: str = "") -> Entry:
+        """The statement that does it, as a dump would have it."""
+        composed = sql.SQL(action).format(sql.Identifier(self.name), sql.SQL(value))
+        statement = sql.SQL("ALTER TABLE {} {};").format(qualified(self.table), composed)
+        return Entry(kind, self.schema, f"{self.relation} {self.name}", statement.as_string())
+
+
+_Attributes = Mapping[tuple[str, str, str], _Attribute]
+
+
+async def different_attributes(source: Connection, target: Connection) -> list[Entry]:
+    """What the cutover has to change on tables that both sides have."""
+    return [
+        *_columns(await _read(source, _COLUMNS), await _read(target, _COLUMNS)),
+        *_checks(await _read(source, _CHECKS), await _read(target, _CHECKS), await _read(target, _COLUMNS)),
+    ]
+
+
+async def _read(connection: Connection, query: LiteralString) -> _Attributes:
+    """With names that say their schema, whatever the session's search_path is."""
+    async with connection.transaction():
+        await connection.execute("SET LOCAL search_path = ''")
+        cursor = await connection.cursor(row_factory=class_row(_Attribute)).execute(query)
+        return {(row.schema, row.relation, row.name): row for row in await cursor.fetchall()}
+
+
+def _columns(ours: _Attributes, theirs: _Attributes) -> Iterator[Entry]:
+    for key, our in ours.items():
+        their = theirs.get(key)
+        if their is None:
+            continue
+        if our.value is None and their.value is not None:
+            yield our.entry("DEFAULT", "ALTER COLUMN {} DROP DEFAULT{}")
+        elif our.value is not None and our.value != their.value:
+            yield our.entry("DEFAULT", "ALTER COLUMN {} SET DEFAULT {}", our.value)
+        if our.required and not their.required:
+            yield our.entry("NOT NULL", "ALTER COLUMN {} SET NOT NULL{}")
+        elif their.required and not our.required:
+            yield our.entry("NOT NULL", "ALTER COLUMN {} DROP NOT NULL{}")
+
+
+def _checks(ours: _Attributes, theirs: _Attributes, columns: _Attributes) -> Iterator[Entry]:
+    there = {column.table for column in columns.values()}
+    for key, our in ours.items():
+        if key not in theirs and our.table in there and our.value is not None:
+            yield our.entry("CHECK CONSTRAINT", "ADD CONSTRAINT {} {}", our.value)

@@ -1,0 +1,171 @@
+"""Taking over, from a new dump, what the app's deploys have made besides columns: types, indexes, triggers and so on.
+
+What columns and tables may need is made before them; indexes, constraints and views wait in the control tables like
+those of the first dump, and what would fire on applied rows replaces what waits for the cutover.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Final, LiteralString
+from uuid import UUID
+
+import structlog
+
+from bootstrap.attributes import different_attributes
+from bootstrap.entries import Entry, Plan
+from bootstrap.making import make_entries, make_schema
+from bootstrap.schema import OWNED_KINDS, dump_app, key_statements, owners_of
+from replicator import control
+from replicator.config import Settings
+from replicator.control import Deferred
+from replicator.errors import SchemaMismatchError, TargetError
+from replicator.model import TableName
+from replicator.postgres import Connection
+
+log = structlog.get_logger(__name__)
+
+FOLLOWED_STEP: Final = "followed"
+"""The step whose detail tells the source's schema that the target has followed to."""
+
+_NEEDED: Final = frozenset({"DOMAIN", "FUNCTION", "PROCEDURE", "SEQUENCE", "TYPE"})
+_LATER: Final = frozenset(
+    {"CHECK CONSTRAINT", "CONSTRAINT", "DEFAULT", "INDEX", "MATERIALIZED VIEW", "STATISTICS", "VIEW"}
+)
+
+_WITHOUT_TABLE: Final = frozenset({"MATERIALIZED VIEW", "VIEW"})
+
+_THERE: Final[LiteralString] = """
+WITH app AS (SELECT oid, nspname FROM pg_catalog.pg_namespace WHERE NOT starts_with(nspname, 'pg_'))
+SELECT CASE c.relkind WHEN 'S' THEN 'SEQUENCE' WHEN 'v' THEN 'VIEW' WHEN 'm' THEN 'MATERIALIZED VIEW' ELSE 'INDEX' END,
+       n.nspname, c.relname::text
+  FROM pg_catalog.pg_class c JOIN app n ON n.oid = c.relnamespace WHERE c.relkind IN ('S', 'v', 'm', 'i', 'I')
+UNION ALL
+SELECT CASE t.typtype WHEN 'd' THEN 'DOMAIN' ELSE 'TYPE' END, n.nspname, t.typname::text
+  FROM pg_catalog.pg_type t JOIN app n ON n.oid = t.typnamespace
+UNION ALL
+SELECT CASE p.prokind WHEN 'p' THEN 'PROCEDURE' ELSE 'FUNCTION' END, n.nspname,
+       p.proname || '(' || pg_catalog.oidvectortypes(p.proargtypes) || ')'
+  FROM pg_catalog.pg_proc p JOIN app n ON n.oid = p.pronamespace
+UNION ALL
+SELECT k.kind, n.nspname, t.relname || ' ' || c.conname
+  FROM pg_catalog.pg_constraint c CROSS JOIN (VALUES ('CONSTRAINT'), ('CHECK CONSTRAINT')) k(kind)
+  JOIN pg_catalog.pg_class t ON t.oid = c.conrelid JOIN app n ON n.oid = t.relnamespace
+UNION ALL
+SELECT 'STATISTICS', n.nspname, s.stxname::text
+  FROM pg_catalog.pg_statistic_ext s JOIN app n ON n.oid = s.stxnamespace
+UNION ALL
+SELECT 'DEFAULT', n.nspname, c.relname || ' ' || a.attname
+  FROM pg_catalog.pg_attrdef d JOIN pg_catalog.pg_attribute a ON a.attrelid = d.adrelid AND a.attnum = d.adnum
+  JOIN pg_catalog.pg_class c ON c.oid = d.adrelid JOIN app n ON n.oid = c.relnamespace
+"""
+"""What is on the target, by kind, schema and name as pg_dump's headers give them."""
+
+# what belongs to a table that is not there yet comes with it
+_WITH_TABLES: Final[LiteralString] = """
+SELECT n.nspname, s.relname::text, tn.nspname, t.relname::text
+  FROM pg_catalog.pg_depend d
+  JOIN pg_catalog.pg_class s ON s.oid = d.objid AND s.relkind = 'S'
+  JOIN pg_catalog.pg_namespace n ON n.oid = s.relnamespace
+  JOIN pg_catalog.pg_class t ON t.oid = d.refobjid AND t.relkind IN ('r', 'p')
+  JOIN pg_catalog.pg_namespace tn ON tn.oid = t.relnamespace
+ WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.deptype IN ('a', 'i')
+"""
+_TABLES: Final[LiteralString] = """
+SELECT n.nspname, c.relname::text
+  FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'p')
+"""
+
+
+async def make_needed(settings: Settings, source: Connection, target: Connection, epoch: UUID) -> Plan:
+    """Dump the schema, and make the types, functions and sequences that the target lacks; return the dump's plan.
+
+    Raises SchemaMismatchError for what the target refuses.
+    """
+    plan = await dump_app(settings, source, None)
+    there = await _there(target)
+    tables = await _tables(target)
+    cursor = await source.execute(_WITH_TABLES)
+    comes_with = {(schema, name) for schema, name, *owner in await cursor.fetchall() if TableName(*owner) not in tables}
+    needed = [
+        entry
+        for entry in plan.before_data
+        if entry.kind in _NEEDED
+        and (entry.kind, entry.schema, entry.name) not in there
+        and entry.sql.startswith("CREATE ")
+        and (entry.schema, entry.name) not in comes_with
+    ]
+    if needed:
+        await _make(target, epoch, needed)
+    return plan
+
+
+async def _make(target: Connection, epoch: UUID, entries: Sequence[Entry]) -> None:
+    try:
+        async with target.transaction():
+            await control.hold_epoch(target, epoch)
+            for schema in dict.fromkeys(entry.schema for entry in entries):
+                await make_schema(target, schema)
+            await make_entries(target, entries)
+    except TargetError as error:
+        raise SchemaMismatchError(error.message, hint=error.hint) from None
+    log.info("made what is new", objects=[str(entry) for entry in entries])
+
+
+async def note_rest(source: Connection, target: Connection, epoch: UUID, plan: Plan) -> None:
+    """Record what the target lacks to be made next, and what the cutover has to make as the source has it now."""
+    there = await _there(target)
+    there |= {(item.kind, item.schema, item.name) for item in await control.read_keys(target)}
+    owners, tables = await owners_of(source), await _tables(target)
+    lacking = [
+        entry
+        for entry in (*plan.before_data, *plan.after_data)
+        if entry.kind in _LATER
+        and (entry.kind, entry.schema, entry.name) not in there
+        and (entry.kind in _WITHOUT_TABLE or any(_is_of(entry, table, owners) for table in tables))
+    ]
+    async with target.transaction():
+        await control.hold_epoch(target, epoch)
+        keys = list(key_statements(lacking, owners, await control.next_position(target)))
+        await control.add_keys(target, keys)
+    await refresh_deferred(source, target, plan)
+    if lacking:
+        log.info("to be made: what is new", objects=[str(entry) for entry in lacking])
+
+
+async def refresh_deferred(source: Connection, target: Connection, plan: Plan) -> None:
+    """Let the cutover make what the source has now; what it has made stays made."""
+    entries = [*await different_attributes(source, target), *plan.cutover]
+    async with target.transaction():
+        await _replace_deferred(target, entries)
+
+
+async def _replace_deferred(target: Connection, entries: Sequence[Entry]) -> None:
+    known = await control.read_deferred(target)
+    done = [item for item in known if item.done]
+    made = {(item.kind, item.schema, item.name) for item in done}
+    now = [entry for entry in entries if (entry.kind, entry.schema, entry.name) not in made]
+    before = [(item.kind, item.schema, item.name, item.statement) for item in known if not item.done]
+    if before == [(entry.kind, entry.schema, entry.name, entry.sql) for entry in now]:
+        return
+    await control.forget_deferred(target)
+    start = await control.next_position(target)
+    await control.add_deferred(
+        target, [Deferred(position, e.kind, e.schema, e.name, e.sql) for position, e in enumerate(now, start)]
+    )
+    log.info("what waits for the cutover has changed", statements=len(now))
+
+
+def _is_of(entry: Entry, table: TableName, owners: Mapping[tuple[str, str, str], TableName]) -> bool:
+    if entry.kind == "DEFAULT":
+        return entry.schema == table.schema and entry.name.startswith(f"{table.name} ")
+    return owners.get((OWNED_KINDS[entry.kind], entry.schema, entry.name)) == table
+
+
+async def _tables(target: Connection) -> set[TableName]:
+    return {TableName(*row) for row in await (await target.execute(_TABLES)).fetchall()}
+
+
+async def _there(target: Connection) -> set[tuple[str, str, str]]:
+    async with target.transaction():
+        await target.execute("SET LOCAL search_path = ''")
+        rows = await (await target.execute(_THERE)).fetchall()
+    return {(kind, schema, name) for kind, schema, name in rows}
