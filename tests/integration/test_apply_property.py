@@ -19,7 +19,7 @@ from replicator.model import Change, Delete, Insert, Relation, Update
 from tests.fixtures.applying import TINY, Applier, new_applier
 from tests.fixtures.changes import insert, piece, transaction
 from tests.fixtures.databases import Database
-from tests.fixtures.histories import BY_FULL_ROW, BY_KEY, COLUMNS, Step, histories
+from tests.fixtures.histories import BEFORE, BY_FULL_ROW, BY_KEY, COLUMNS, Step, histories
 
 SECONDS = 3.0
 """For each shape of table; a failure gets more, to be made small."""
@@ -38,6 +38,9 @@ class End(Enum):
     PIECE = "piece"
     TRANSACTION = "transaction"
     BATCH = "batch"
+
+
+ENDS = [End.NOTHING] * 3 + [End.TRANSACTION] * 3 + [End.PIECE, End.BATCH]
 
 
 @dataclass
@@ -81,6 +84,14 @@ class Worker:
         taken, self.changes = [*self.changes, *self.padding], []
         self.padding = ()
         return taken
+
+
+def fill(table: str) -> str:
+    """What the table holds at first."""
+    rows = sql.SQL(", ").join(
+        sql.SQL("({})").format(sql.SQL(", ").join(map(sql.Literal, row))) for row in BEFORE.values()
+    )
+    return f"INSERT INTO {table} ({', '.join(COLUMNS)}) OVERRIDING SYSTEM VALUE VALUES {rows.as_string()}"
 
 
 def one_by_one(steps: Sequence[Step]) -> str:
@@ -159,16 +170,18 @@ def table(
         yield Given(runner, applier, described, relation, padding, time.monotonic() + SECONDS)
 
 
-@settings(deadline=None, max_examples=40, suppress_health_check=list(HealthCheck))
+@settings(deadline=None, max_examples=60, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_any_batches_leave_what_the_changes_leave_one_by_one(table: Given, data: st.DataObject) -> None:
-    steps = data.draw(histories(table.described, max_steps=20))
-    ends = data.draw(st.lists(st.sampled_from(End), min_size=len(steps), max_size=len(steps)))
+    steps = data.draw(histories(table.described, max_steps=15))
+    ends = data.draw(st.lists(st.sampled_from(ENDS), min_size=len(steps), max_size=len(steps)))
     padded = data.draw(st.booleans())
     if time.monotonic() > table.deadline:
         return
     applier, run = table.applier, table.runner.run
     applier.execute("TRUNCATE t, expected, padding")
+    applier.execute(fill("t"))
+    applier.execute(fill("expected"))
     applier.execute(one_by_one(steps))
 
     deadline, table.deadline = table.deadline, table.deadline + 30

@@ -132,6 +132,16 @@ async def test_after_refusals_the_prepared_statements_still_serve(plain_applier:
     assert applier.rows("SELECT id FROM v ORDER BY id") == [(100,), (101,), (102,), (103,)]
 
 
+async def test_a_last_piece_that_is_refused_row_by_row_keeps_the_first_ones(applier: Applier) -> None:
+    applier.execute("CREATE TABLE t (id int PRIMARY KEY, u int UNIQUE); INSERT INTO t VALUES (1, 1), (2, 2)")
+    t = await applier.relation("t")
+
+    await applier.run_piece(insert(t, "3", "3"), lsn=2000)
+    await applier.finish_pieces(update(t, "1", "9"), update(t, "2", "1"), update(t, "1", "2"), lsn=2000)
+
+    assert applier.rows("SELECT * FROM t ORDER BY id") == [(1, 2), (2, 1), (3, 3)]
+
+
 # --- law 4 ------------------------------------------------------------------------------------------------------------
 
 

@@ -11,7 +11,7 @@ from replicator.apply.batch import Batch, KeyedChanges, KeylessChanges, Rule, fi
 from replicator.lsn import INVALID
 from replicator.model import UNCHANGED, Change, Delete, Insert, Relation, ReplicaIdentity, Row, Truncate, Update
 from tests.fixtures.changes import relation, row, transaction
-from tests.fixtures.histories import BY_FULL_ROW, BY_KEY, State, histories, play
+from tests.fixtures.histories import BEFORE, BY_FULL_ROW, BY_KEY, State, histories, play
 
 Table = dict[Decimal, Row]
 
@@ -49,15 +49,13 @@ def rows(state: State) -> Table:
 @given(data=st.data())
 def test_a_folded_batch_does_what_its_changes_do_one_by_one(table_relation: Relation, data: st.DataObject) -> None:
     steps = data.draw(histories(table_relation))
-    cut = data.draw(st.integers(0, len(steps)))
-    before, batched = steps[:cut], steps[cut:]
-    table = rows(play(before))
+    table = rows(BEFORE)
 
-    for plan in fold([step.change for step in batched], Rule((0,), INVALID)):
+    for plan in fold([step.change for step in steps], Rule((0,), INVALID)):
         assert isinstance(plan, KeyedChanges)
         execute(plan, table)
 
-    assert table == rows(play(steps))
+    assert table == rows(play(steps, BEFORE))
 
 
 KEYLESS = relation(["a"], identity=ReplicaIdentity.FULL)
