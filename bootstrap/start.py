@@ -10,7 +10,7 @@ from replicator import control
 from replicator.catalog import source_tables
 from replicator.config import Settings
 from replicator.control import Migration, Progress
-from replicator.errors import ConfigurationError, Side, SourceError
+from replicator.errors import ConfigurationError, FencedError, Side, SourceError
 from replicator.postgres import Connection, connect, reporting
 from replicator.source.publication import create_publications, drop_publications, publication_names
 from replicator.source.slot import SourceIdentity, check_identity, check_resumable, drop_slot, identify, read_slot
@@ -33,7 +33,7 @@ async def begin(settings: Settings, epoch: UUID, source: Connection, target: Con
         return migration, False
     if migration is not None:
         check_identity(identity, migration)
-        await _drop_orphan_slot(source, migration)
+        await _drop_orphan_slot(epoch, source, target, migration)
         if _changed(migration, settings):
             await _forget(epoch, source, target, migration)
             migration = None
@@ -103,11 +103,16 @@ def _require_unchanged(migration: Migration, settings: Settings) -> None:
 # --- on the source, while nothing is copied ---------------------------------------------------------------------------
 
 
-async def _drop_orphan_slot(source: Connection, migration: Migration) -> None:
-    with reporting(Side.SOURCE, "looking for an orphan slot", SourceError):
-        if await read_slot(source, migration.slot) is not None:
-            log.warning("dropping the slot of an attempt that recorded nothing", slot=migration.slot)
-            await drop_slot(source, migration.slot)
+async def _drop_orphan_slot(epoch: UUID, source: Connection, target: Connection, migration: Migration) -> None:
+    """Under the epoch (law 6): for a worker that was replaced meanwhile, it is no orphan but the next one's slot."""
+    async with target.transaction():
+        await control.hold_epoch(target, epoch)
+        if await control.read_progress(target) is not None:
+            raise FencedError("another worker has begun to copy")
+        with reporting(Side.SOURCE, "looking for an orphan slot", SourceError):
+            if await read_slot(source, migration.slot) is not None:
+                log.warning("dropping the slot of an attempt that recorded nothing", slot=migration.slot)
+                await drop_slot(source, migration.slot)
 
 
 async def _forget(epoch: UUID, source: Connection, target: Connection, migration: Migration) -> None:

@@ -4,12 +4,15 @@ import importlib
 import itertools
 from collections.abc import Callable
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
 from bootstrap.copy import Relay
+from bootstrap.run import bootstrap
 from bootstrap.transfer import Transfer
-from replicator.errors import FencedError, ReplicatorError, ServerUnavailableError, Side, SnapshotLostError
+from monitoring.metrics import Metrics
+from replicator.errors import CopyError, FencedError, ReplicatorError, ServerUnavailableError, Side, SnapshotLostError
 from replicator.model import TableName, TableState
 from tests.fixtures.bootstrapping import assert_equal, read_deferred, read_records, run_bootstrap, take_lease
 from tests.fixtures.databases import Database, settings_for
@@ -44,6 +47,8 @@ END_KEEPER = """
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity
  WHERE datname = current_database() AND application_name = 'replicator worker snapshot'
 """
+
+SLOTS = "SELECT slot_name, confirmed_flush_lsn FROM pg_replication_slots WHERE database = current_database()"
 
 MIB = 1024 * 1024
 
@@ -322,6 +327,50 @@ async def test_a_worker_without_the_lease_copies_nothing(
     assert target.value("SELECT count(*) FROM t") == 0
     await take_lease(settings)
     assert (await read_records(settings))[name("t")].state is TableState.PENDING
+
+
+async def test_law_4_rows_that_the_target_swallows_are_missed(
+    source: Database, target: Database, before_copy: Callable[..., None]
+) -> None:
+    """Given a trigger that leaves out a row without a word, then the counts of the two sides tell."""
+    source.execute("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1), (2), (3)")
+    before_copy(
+        lambda: target.execute(
+            """
+            CREATE FUNCTION swallow() RETURNS trigger LANGUAGE plpgsql
+              AS $$ BEGIN IF NEW.id = 2 THEN RETURN NULL; END IF; RETURN NEW; END $$;
+            CREATE TRIGGER swallow BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION swallow();
+            """
+        )
+    )
+
+    with pytest.raises(CopyError, match=r"public\.t: the source sent 3 rows, the target took 2"):
+        await run_bootstrap(settings_for(source, target))
+
+    assert target.value("SELECT count(*) FROM t") == 0
+
+
+async def test_law_6_a_worker_without_the_lease_drops_no_slot(
+    source: Database, target: Database, kill_at: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given a slot that nobody has recorded, then only who has the lease takes it for an orphan."""
+    source.execute("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1)")
+    settings = settings_for(source, target)
+    kill_at("bootstrap.run.keep_snapshot")
+    with pytest.raises(BaseException) as caught:  # noqa: PT011  # a task group may wrap it
+        await run_bootstrap(settings)
+    assert "Killed" in repr(caught.value)
+    monkeypatch.undo()
+    before = source.fetch(SLOTS)
+    assert before
+
+    await take_lease(settings)
+    with pytest.raises(FencedError):
+        await bootstrap(settings, uuid4(), Metrics())
+
+    assert source.fetch(SLOTS) == before
+    await run_bootstrap(settings)
+    await assert_equal(settings)
 
 
 # --- later rounds -----------------------------------------------------------------------------------------------------

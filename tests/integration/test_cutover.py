@@ -13,7 +13,7 @@ from replicator.config import Settings
 from replicator.cutover import CutoverReport, abort, cutover
 from replicator.cutover.plan import Step
 from replicator.cutover.switch import Switch
-from replicator.errors import CommandBusyError, CutoverError, Side
+from replicator.errors import CommandBusyError, CutoverError, ServerUnavailableError, Side
 from replicator.exclusive import only_command
 from replicator.model import Phase
 from replicator.postgres import connected
@@ -391,6 +391,29 @@ async def test_ctrl_c_before_the_point_of_no_return_lifts_the_fence(source: Data
             await running
         assert phase(target) is Phase.STREAMING
     _takes_writes(source)
+
+
+async def test_law_8_nothing_is_undone_where_the_point_of_no_return_was_recorded_without_an_answer(
+    source: Database, target: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given a connection that is lost after the record, then the source stays fenced, and a rerun goes on."""
+    _both(source, target)
+    record = control.record_step
+
+    async def lose_the_answer(connection: Any, name: str, detail: Any = None) -> None:
+        await record(connection, name, detail)
+        if name == Step.POINT_OF_NO_RETURN.recorded_name:
+            raise ServerUnavailableError("the connection was lost", side=Side.TARGET)
+
+    async with streaming(source, target) as settings:
+        with monkeypatch.context() as patch:
+            patch.setattr(control, "record_step", lose_the_answer)
+            with pytest.raises(CutoverError, match="the connection was lost; the point of no return is passed"):
+                await _cutover(settings)
+        with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
+            source.execute("INSERT INTO parents (name) VALUES ('too late')")
+        await _cutover(settings)
+    _refuses_writes(source)
 
 
 async def test_abort_lifts_the_fence_of_a_cutover_that_was_killed(
