@@ -14,9 +14,11 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
 
-from replicator.demo.servers import StopMode
-from tests.fixtures.databases import drop, new_source, new_target
+from replicator.demo.servers import Server, StopMode
+from tests.fixtures.databases import Database, drop, new_source, new_target
 from tests.fixtures.migration import Migration, begin
 from tests.fixtures.proxy import Proxy
 from tests.fixtures.servers import AnyServer
@@ -226,6 +228,42 @@ def test_a_commit_whose_answer_is_lost_is_not_repeated(stage: Stage) -> None:
         wait_until(lambda number=number: stage.to_target.lost_answers == number, what="a lost answer")  # type: ignore[misc]
 
     stage.migration.assert_equal()
+
+
+# --- what does not pass -----------------------------------------------------------------------------------------------
+
+
+def test_a_password_that_is_refused_is_shown_once(migration: Migration) -> None:
+    """Given a worker that streams, when its password is changed and its sessions end, then it gives up (law 5)."""
+    server = migration.source.server
+    if not isinstance(server, Server):
+        pytest.skip("reads the log of an embedded server")
+    before = server.log_file.read_text().count(_FAILED_LOGIN)
+    with password_changed(migration.source):
+        migration.source.execute(_END_SESSIONS, superuser=True)
+
+        assert migration.worker.wait(SECONDS) == 1
+
+    assert server.log_file.read_text().count(_FAILED_LOGIN) == before + 1
+    assert "error: source: " in migration.worker.current_log
+    migration.start()
+    migration.assert_equal()
+
+
+_FAILED_LOGIN = "password authentication failed"
+_END_SESSIONS = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'replicator %'"
+
+
+@contextmanager
+def password_changed(source: Database) -> Iterator[None]:
+    """Within the block, new sessions of the source's role need another password. The app's own go on."""
+    role, password = (str(conninfo_to_dict(source.dsn)[name]) for name in ("user", "password"))
+    change = sql.SQL("ALTER ROLE {} PASSWORD {}")
+    source.execute(change.format(sql.Identifier(role), sql.Literal("another")).as_string(), superuser=True)
+    try:
+        yield
+    finally:
+        source.execute(change.format(sql.Identifier(role), sql.Literal(password)).as_string(), superuser=True)
 
 
 # --- at last ----------------------------------------------------------------------------------------------------------
