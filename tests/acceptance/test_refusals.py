@@ -167,7 +167,7 @@ def test_a_target_that_is_not_empty_is_left_alone(source: Database, target: Data
 def test_rows_in_a_schema_of_the_users_own_are_left_alone(source: Database, target: Database) -> None:
     target.execute("CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t VALUES (7)")
 
-    refusal = refused(source, target, schema_mode="existing")
+    refusal = refused(source, target, REPLICATOR_SCHEMA="existing")
 
     assert refusal.side == "target"
     assert "public.t" in refusal.message
@@ -177,7 +177,7 @@ def test_rows_in_a_schema_of_the_users_own_are_left_alone(source: Database, targ
 def test_a_column_without_a_place_is_named(source: Database, target: Database) -> None:
     target.execute("CREATE TABLE t (id int PRIMARY KEY)")
 
-    refusal = refused(source, target, schema_mode="existing")
+    refusal = refused(source, target, REPLICATOR_SCHEMA="existing")
 
     assert refusal.side == "target"
     assert "public.t" in refusal.message
