@@ -8,7 +8,6 @@ import secrets
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Final
 from uuid import UUID
 
 import structlog
@@ -43,14 +42,11 @@ from replicator.lsn import Lsn, format_lsn
 from replicator.model import Phase, SchemaMode, TableName, TableState
 from replicator.postgres import Connection, connect, connected, reporting
 from replicator.shape import Shape
-from replicator.source.publication import extend_publications
+from replicator.source.publication import UNPUBLISHED_STEP, extend_publications
 from replicator.source.slot import create_slot
 from replicator.source.writes import record_writes
 
 log = structlog.get_logger(__name__)
-
-UNPUBLISHED_STEP: Final = "unpublished"
-"""The step whose detail names the app's tables that could not be published later on, with the reasons."""
 
 
 async def bootstrap(settings: Settings, epoch: UUID, metrics: Metrics) -> None:
@@ -192,7 +188,7 @@ class Bootstrap:
 
     async def _round(self, *, is_main: bool) -> None:
         """Copy, under one snapshot, the tables that are not copied, and make the keys of those that are."""
-        await self._count_writes()
+        await self._prepare_round()
         async with self._snapshot(is_main=is_main) as (lsn, keeper):
             published = await self._published(keeper.connection)
             records = await self._known(published)
@@ -209,10 +205,12 @@ class Bootstrap:
                 self._make_keys(copied, published),
             ])  # fmt: skip
 
-    async def _count_writes(self) -> None:
-        """Before the snapshot, so that the cutover learns of every update that an insert-only table's copy lacks."""
+    async def _prepare_round(self) -> None:
+        """Before the snapshot, count writes: the cutover learns of every update that an insert-only copy lacks."""
         published = await self._published(self._source)
         waiting = _needing_round(published, await self._known(published))
+        if self._settings.schema_mode is SchemaMode.EXISTING:  # before a slot makes the source wait
+            require_places(waiting, await find_places(self._target, waiting))
         with reporting(Side.SOURCE, "reading the statistics of tables", SourceError):
             await record_writes(self._source, self._target, waiting)
 

@@ -216,7 +216,7 @@ def compare_tables(published: Iterable[PublishedTable], records: Mapping[TableNa
         obstacles.append(
             Obstacle(
                 f"{titles(gone)} was copied but is not published any more: it was dropped, renamed or removed",
-                "Put it back, or restart `replicator run`, which takes note of it",
+                "Put it back, or wait until `replicator run` has taken note of it",
             )
         )
     if not published:
@@ -227,7 +227,7 @@ def compare_tables(published: Iterable[PublishedTable], records: Mapping[TableNa
 def _created_since(tables: Iterable[TableName]) -> Obstacle:
     return Obstacle(
         f"{titles(tables)} was created on the source since the copy began",
-        "Restart `replicator run`, which copies it, or drop it on the source",
+        "Wait until `replicator run` has copied it, or give it a primary key, or drop it on the source",
     )
 
 

@@ -27,6 +27,9 @@ log = structlog.get_logger(__name__)
 
 INSERTS_SUFFIX: Final = "_inserts"
 
+UNPUBLISHED_STEP: Final = "unpublished"
+"""The step whose detail names the app's tables that could not be published later on, with the reasons."""
+
 _COMPLETE = "insert, update, delete, truncate"
 # TRUNCATE needs no replica identity: without it, rows that the app removed that way would stay on the target
 _INSERTS = "insert, truncate"

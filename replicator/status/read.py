@@ -9,6 +9,7 @@ from replicator.config import Settings
 from replicator.errors import ReplicatorError, Side
 from replicator.lsn import Lsn, parse_lsn
 from replicator.postgres import Connection
+from replicator.source.publication import UNPUBLISHED_STEP
 from replicator.source.slot import read_slot
 from replicator.status.report import Status
 from replicator.status.verdict import Records, SourceView, judge
@@ -81,7 +82,9 @@ async def _records(target: Connection) -> Records | None:
     if migration is None:
         return None
     progress, worker = await control.read_progress(target), await control.read_worker(target)
-    return Records(migration, progress, worker, list((await control.read_tables(target)).values()))
+    tables = list((await control.read_tables(target)).values())
+    unpublished = (await control.read_steps(target)).get(UNPUBLISHED_STEP, {})
+    return Records(migration, progress, worker, tables, unpublished)
 
 
 async def _view(source: Connection, slot_name: str) -> SourceView:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from replicator import control
@@ -15,12 +15,13 @@ from replicator.status.report import Lag, LastError, MigrationStatus, SlotStatus
 
 @dataclass(frozen=True, slots=True)
 class Records:
-    """What the control tables say, as of one snapshot."""
+    """What the control tables say, as of one snapshot; ``unpublished``: the app's new tables that could not be."""
 
     migration: control.Migration
     progress: control.Progress | None
     worker: control.Worker | None
     tables: Sequence[control.TableRecord]
+    unpublished: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,7 @@ def judge(records: Records, source: SourceView | ReplicatorError, lease_timeout:
     source_lsn = view.wal_lsn if view else _lsn(statistics.get("source_lsn"))
     lag, note = _lag(records.migration.phase, applied, source_lsn, worker, statistics)
     notes = [] if view else [f"{source}; lag in bytes is as of the worker's last figures, the slot is not known"]
+    notes += [f"new table {name} is not replicated: {reason}" for name, reason in records.unpublished.items()]
     return Status(
         phase=records.migration.phase,
         phase_since=records.migration.phase_since,

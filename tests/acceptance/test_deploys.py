@@ -6,9 +6,9 @@ import pytest
 
 from replicator.model import Phase
 from tests.fixtures.databases import Database, settings_for
-from tests.fixtures.migration import Migration, MigrationMaker
+from tests.fixtures.migration import Migration, MigrationMaker, differences
 from tests.fixtures.waiting import wait_until
-from tests.fixtures.worker import WorkerMaker, run_command, wait_for_phase
+from tests.fixtures.worker import WorkerMaker, run_command, wait_caught_up, wait_for_phase
 
 
 @pytest.fixture
@@ -150,6 +150,7 @@ def test_a_new_table_without_a_key_is_told_once_and_the_app_goes_on(
 
     wait_until(lambda: target.fetch("SELECT state FROM replicator.tables WHERE name = 'another'") == [("ready",)])
     assert worker.log.count("not replicated") == 1
+    assert "public.loose is not replicated" in run_command(worker.settings, "status", "--json").stdout
 
 
 def test_a_dropped_table_is_forgotten_and_the_targets_stays(migration: Migration) -> None:
@@ -246,3 +247,74 @@ def test_a_quiet_table_of_another_shape_keeps_the_cutover_from_beginning(migrati
     assert 'RENAME COLUMN "body" TO "content"' in refused.stderr
     migration.target.execute("ALTER TABLE notes RENAME COLUMN body TO content")
     migration.finish()
+
+
+def test_a_target_of_the_users_own_waits_for_its_new_column(
+    source: Database, target: Database, make_worker: WorkerMaker
+) -> None:
+    """Given REPLICATOR_SCHEMA=existing, when the app adds a column, a value and a table, then it asks for each."""
+    schema = "CREATE TYPE mood AS ENUM ('sad'); CREATE TABLE notes (id int PRIMARY KEY, body text, mood mood)"
+    source.execute(schema)
+    source.execute("INSERT INTO notes VALUES (1, 'a', 'sad')")
+    target.execute(schema)
+    worker = make_worker(
+        settings_for(source, target, REPLICATOR_SCHEMA="existing", schema_interval=0.3, recheck_interval=0.5)
+    )
+    worker.start()
+    wait_for_phase(target, Phase.STREAMING, worker)
+
+    source.execute("ALTER TABLE notes ADD COLUMN size int DEFAULT 7; INSERT INTO notes VALUES (2, 'b', 'sad', 8)")
+    wait_until(lambda: "waiting until" in worker.log, what="a pause")
+    assert "ADD COLUMN \"size\" integer DEFAULT '7'" in target.value("SELECT error->>'hint' FROM replicator.migration")
+    target.execute("ALTER TABLE notes ADD COLUMN size int DEFAULT 7")
+    wait_caught_up(source, target, worker)
+
+    source.execute("ALTER TYPE mood ADD VALUE 'glad'")
+    source.execute("UPDATE notes SET mood = 'glad' WHERE id = 1")
+    wait_until(
+        lambda: "ADD VALUE" in (target.value("SELECT error->>'hint' FROM replicator.migration") or ""), what="a pause"
+    )
+    target.execute("ALTER TYPE mood ADD VALUE 'glad'")
+    wait_caught_up(source, target, worker)
+
+    source.execute("CREATE TABLE tags (id int PRIMARY KEY); INSERT INTO tags VALUES (1)")
+    wait_until(
+        lambda: "public.tags" in (target.value("SELECT error->>'message' FROM replicator.migration") or ""),
+        what="a pause",
+    )
+    target.execute("CREATE TABLE tags (id int PRIMARY KEY)")
+    wait_caught_up(source, target, worker)
+    wait_until(lambda: target.fetch("SELECT id FROM tags") == [(1,)], what="the table's rows")
+
+    assert differences(source, target) == []
+    assert worker.stop() == 0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "ALTER TABLE parts ADD COLUMN c int NOT NULL DEFAULT 5",
+        "CREATE TABLE parts_3 PARTITION OF parts FOR VALUES FROM (20) TO (30)",
+    ],
+)
+def test_a_partitioned_table_follows(source: Database, target: Database, make_worker: WorkerMaker, change: str) -> None:
+    """Given partitions that travel by leaf, when the root gets a column or a partition, then the target's does."""
+    source.execute(
+        "CREATE TABLE parts (id int PRIMARY KEY, body text) PARTITION BY RANGE (id);"
+        "CREATE TABLE parts_1 PARTITION OF parts FOR VALUES FROM (0) TO (10);"
+        "CREATE TABLE parts_2 PARTITION OF parts FOR VALUES FROM (10) TO (20);"
+        "INSERT INTO parts SELECT n, n FROM generate_series(1, 15) n"
+    )
+    worker = make_worker(settings_for(source, target, schema_interval=0.3, recheck_interval=0.5))
+    worker.start()
+    wait_for_phase(target, Phase.STREAMING, worker)
+
+    source.execute(change)
+    last = 29 if "parts_3" in change else 19
+    source.execute("INSERT INTO parts (id, body) SELECT n, 'new' FROM generate_series(16, %s) n", [last])
+    source.execute("UPDATE parts SET body = 'x' WHERE id = 3")
+
+    wait_caught_up(source, target, worker)
+    wait_until(lambda: differences(source, target) == [], what="equal sides")
+    assert target.value("SELECT count(*) FROM parts") == source.value("SELECT count(*) FROM parts")
+    assert "waiting until" not in worker.log
