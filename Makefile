@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check lock clean
+.PHONY: demo test torture check lock clean
 .DEFAULT_GOAL := test
 
 $(VENV)/.installed: requirements.lock pyproject.toml
@@ -17,6 +17,10 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest $(PYTEST_OPTIONS)
+
+# 200 invented schemas with their transactions, from another seed each time; TORTURE_OPTIONS="--seed S" plays one again.
+torture: $(VENV)/.installed
+	$(BIN)/python -m tests.torture $(TORTURE_OPTIONS)
 
 check: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -1,0 +1,184 @@
+"""One migration of several cases: play them while the installed worker copies and streams, kill it, compare."""
+
+import asyncio
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Any, Final
+
+from replicator.model import Phase
+from replicator.verify import TableDifference, compare
+from tests.fixtures.databases import Database, settings_for
+from tests.fixtures.waiting import wait_until
+from tests.fixtures.worker import Worker, phase
+from tests.torture.model import FIRST, Case, mostly
+from tests.torture.player import Player, make_schemas
+
+_TIMEOUT: Final = 120.0
+_AT_ONCE: Final = 5
+"""Statements between two looks at the worker."""
+
+_MIB: Final = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How a migration goes, besides what the app does.
+
+    ``before`` statements are played before the worker starts, the others with ``pace`` seconds between two; without
+    pace, none while it copies. It is killed so many seconds after its start (``kills``) while it copies, and after so
+    many statements (``kills_later``).
+    """
+
+    settings: dict[str, Any]
+    before: int
+    pace: float
+    kills: tuple[float, ...]
+    kills_later: tuple[int, ...]
+
+
+def calm(case: Case) -> Plan:
+    """A plan that leaves nothing to chance: the first transaction before the copy, the others while it streams."""
+    return Plan({}, before=case.order.count(FIRST), pace=0.0, kills=(), kills_later=())
+
+
+def invented_plan(random: Random, cases: Sequence[Case]) -> Plan:
+    """A plan of any kind."""
+    total = sum(len(case.order) for case in cases)
+    killed = mostly(random, 0.5)
+    return Plan(
+        settings={
+            "buffer_bytes": random.choice((_MIB, 64 * _MIB)),
+            "split_bytes": _MIB,
+            "copy_jobs": random.randint(1, 3),
+        },
+        before=int(total * random.uniform(0.05, 0.5)),
+        pace=random.choice((0.0, 0.001, 0.004)),
+        kills=tuple(random.uniform(0.4, 3) for _ in range(random.choice((0, 1, 1, 2)) if killed else 0)),
+        kills_later=tuple(random.randrange(total) for _ in range(random.choice((0, 1, 2)) if killed else 0)),
+    )
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a migration came to. ``problem`` is None if both sides hold the same rows."""
+
+    problem: str | None = None
+    refused: list[str] = field(default_factory=list)
+    statements: int = 0
+    rows: int = 0
+
+
+def migrate(
+    source: Database, target: Database, cases: Sequence[Case], plan: Plan, random: Random, log_file: Path
+) -> Outcome:
+    """Play the cases on an empty source and move it to an empty target. Raises BadCaseError."""
+    make_schemas(source, cases)
+    settings = settings_for(source, target, keyless="full", confirm_delay=0, **plan.settings)
+    worker = Worker(settings, log_file)
+    with Player(source, cases, random) as player:
+        outcome = Outcome(statements=player.left)
+        try:
+            _Migration(source, target, player, worker, plan).run()
+            differences = asyncio.run(compare(source.superuser_dsn, target.superuser_dsn))
+        except (TimeoutError, AssertionError) as error:
+            outcome.problem = f"{error}: {_last_words(worker)}"
+        else:
+            outcome.rows = sum(difference.source_rows for difference in differences)
+            outcome.problem = _told(differences)
+        finally:
+            if worker.running:
+                worker.kill()
+        outcome.refused = player.failures
+    return outcome
+
+
+class _Migration:
+    def __init__(self, source: Database, target: Database, player: Player, worker: Worker, plan: Plan) -> None:
+        self._source = source
+        self._target = target
+        self._player = player
+        self._worker = worker
+        self._plan = plan
+        self._total = player.left
+        self._kills = list(plan.kills)
+
+    def run(self) -> None:
+        for _ in range(self._plan.before):
+            self._player.step()
+        self._worker.start()
+        self._copy()
+        self._stream()
+        self._catch_up()
+
+    def _play(self, until: int) -> None:
+        """Play until so many statements are left."""
+        while self._player.left > until:
+            self._player.step()
+            time.sleep(self._plan.pace)
+
+    def _copy(self) -> None:
+        """Let the app work while the worker copies, until it streams."""
+        started = time.monotonic()
+        while phase(self._target) is not Phase.STREAMING:
+            if time.monotonic() > started + _TIMEOUT:
+                raise TimeoutError(f"not streaming within {_TIMEOUT:g} s")
+            if self._kills and time.monotonic() > started + self._kills[0]:
+                self._kills.pop(0)
+                self._restart()
+            self._assert_well()
+            if self._plan.pace and self._player.left > self._total // 4:
+                self._play(until=self._player.left - _AT_ONCE)
+            else:
+                self._player.settle()  # a slot waits for open transactions, and nobody else would end them
+            time.sleep(0.02)
+
+    def _stream(self) -> None:
+        """Play the rest, the worker killed at some places."""
+        for played in sorted(self._plan.kills_later):
+            if self._total - played < self._player.left:
+                self._play(until=self._total - played)
+                self._restart()
+        self._play(until=0)
+
+    def _catch_up(self) -> None:
+        end = self._source.value("SELECT pg_logical_emit_message(true, 'torture', '')::text")
+
+        def applied() -> bool:
+            self._assert_well()
+            return self._target.fetch("SELECT lsn > %s::pg_lsn FROM replicator.progress", [end]) == [(True,)]
+
+        wait_until(applied, _TIMEOUT, f"progress beyond {end}")
+
+    def _assert_well(self) -> None:
+        """An error that stops the worker, or that it waits with, will not pass by itself."""
+        assert self._worker.running, "the worker ended"
+        assert '"level": "error"' not in self._worker.log, "the worker cannot go on"
+
+    def _restart(self) -> None:
+        self._assert_well()
+        self._worker.kill()
+        self._worker.start()
+
+
+def _told(differences: Sequence[TableDifference]) -> str | None:
+    different = [difference for difference in differences if not difference.equal]
+    return "\n".join(map(str, different)) or None
+
+
+def _last_words(worker: Worker) -> str:
+    return "\n".join(_events(worker.log))[-4000:] if worker.log_file.exists() else "the worker never started"
+
+
+def _events(log: str) -> Iterator[str]:
+    """What the worker said at the end of its life, an error foremost."""
+    for line in log.splitlines()[-12:]:
+        try:
+            event = json.loads(line)
+        except ValueError:
+            yield line
+            continue
+        yield json.dumps({name: value for name, value in event.items() if name not in ("timestamp", "level")})
