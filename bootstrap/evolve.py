@@ -22,7 +22,7 @@ from replicator.control import TableRecord
 from replicator.errors import SchemaMismatchError, Side, SourceError
 from replicator.model import SchemaMode, TableName, TableState
 from replicator.postgres import Connection, qualified, reporting, translate
-from replicator.shape import Shape
+from replicator.shape import Shape, ShapeColumn
 
 log = structlog.get_logger(__name__)
 
@@ -180,3 +180,44 @@ async def _settle(target: Connection, item: Changed) -> None:
         await control.set_table_states(target, [table], TableState.COPYING)
     else:
         await control.set_shape(target, table, item.before.followed_by(item.now))
+
+
+# --- tables that come again -------------------------------------------------------------------------------------------
+
+
+async def fit_types(
+    target: Connection,
+    tables: Iterable[PublishedTable],
+    records: Mapping[TableName, TableRecord],
+    shapes: Mapping[int, Shape],
+) -> None:
+    """Give columns the type that they have on the source now, within the caller's transaction; the tables are empty.
+
+    Rows that are cast to the old type would be changed silently: numerics would be rounded. Raises SchemaMismatchError.
+    """
+    begun = [table for table in tables if table.table in records and table.oid in shapes]
+    there = await read_target_columns(target, [table.table for table in begun])
+    for table in begun:
+        record, now = records[table.table], shapes[table.oid]
+        before = record.shape if record.source_oid == table.oid else None
+        columns = before.retyped(now) if before is not None else list(now.columns.values())
+        for column in columns:
+            if there.get(table.table, {}).get(column.name, column.type) != column.type:
+                await _retype(target, table.table, column)
+
+
+async def _retype(target: Connection, table: TableName, column: ShapeColumn) -> None:
+    name, kind = sql.Identifier(column.name), sql.SQL(column.type)
+    try:
+        # by way of text there is a conversion between any two types
+        await target.execute(
+            _alter(table, "ALTER COLUMN {} TYPE {} USING {}::text::{}", name, kind, name, kind).encode()
+        )
+    except psycopg.Error as error:
+        doing = f"giving column {column.name} of {table} the type {column.type} that it has on the source now"
+        failure = translate(error, Side.TARGET, doing, otherwise=SchemaMismatchError)
+        if isinstance(failure, SchemaMismatchError):
+            statement = _alter(table, "ALTER COLUMN {} TYPE {}", name, kind)
+            failure.hint = f"Run on the target: {statement}; then start `replicator run` again if it has ended."
+        raise failure from None
+    log.info("a column has another type", table=str(table), column=column.name, type=column.type)

@@ -13,7 +13,7 @@ from uuid import UUID
 import structlog
 
 from bootstrap.entries import Plan
-from bootstrap.evolve import add, look, settle
+from bootstrap.evolve import add, fit_types, look, settle
 from bootstrap.existing import may_replicate, silence
 from bootstrap.jobs import plan_jobs, split_tables
 from bootstrap.keys import ANALYZE_STEP, CopiedTables, KeyMaker, analyze_roots, by_table, make_rest
@@ -247,6 +247,8 @@ class Bootstrap:
         async with self._target.transaction():
             await control.hold_epoch(self._target, self._epoch)
             await empty(self._target, left, replica=replica)
+            if self._settings.schema_mode is SchemaMode.COPY:
+                await fit_types(self._target, tables, records, shapes)
             await control.add_tables(self._target, [_pending(table, lsn, shapes.get(table.oid)) for table in tables])
             if is_main:
                 await control.start_progress(self._target, self._epoch, lsn)
