@@ -82,12 +82,15 @@ def test_tables_that_were_truncated_or_rewritten_since_the_snapshot_come_again(
     before = migration.tables()
     migration.source.execute("TRUNCATE proposals")
     migration.source.execute("ALTER TABLE documents ALTER COLUMN views TYPE bigint")
+    # these rows would be rounded to the type that the target's schema was made with
+    migration.source.execute("ALTER TABLE accounts ALTER COLUMN balance TYPE numeric(14, 4)")
+    migration.source.execute("UPDATE accounts SET balance = 0.1234")
 
     gates.release()
     migration.wait_streaming()
 
     changed = {name for name, (_, lsn) in migration.tables().items() if lsn != before[name][1]}
-    assert changed == {"documents", "proposals"}
+    assert changed == {"accounts", "documents", "proposals"}
     migration.finish()
 
 
