@@ -98,20 +98,12 @@ class Bootstrap:
             await self._round(is_main=False)
         if plan is not None:
             await note_rest(self._source, self._target, self._epoch, plan)
-        await self._make_rest()
+        if self._migration.phase is Phase.BOOTSTRAP:
+            await make_rest(self._target, self._epoch)
         await control.record_step(self._target, FOLLOWED_STEP, {"fingerprint": fingerprint})
         if ANALYZE_STEP not in await control.read_steps(self._target):
             await analyze_roots(self._target, self._epoch)
         log.info("all tables are ready", tables=len(self._states))
-
-    async def _make_rest(self) -> None:
-        """Make what waits. Behind the source, a row may contradict a new constraint: then it is made later."""
-        try:
-            await make_rest(self._target, self._epoch)
-        except TargetError as error:
-            if self._migration.phase is Phase.BOOTSTRAP:
-                raise
-            log.warning("not made yet, comes with the next attempt", reason=error.message)
 
     async def _fingerprint(self) -> str:
         with reporting(Side.SOURCE, "looking at the source's schema", SourceError):

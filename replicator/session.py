@@ -15,6 +15,7 @@ import psycopg
 import structlog
 
 from bootstrap.evolve import Deploy, look
+from bootstrap.keys import make_rest
 from bootstrap.run import bootstrap
 from monitoring.health import Health
 from monitoring.metrics import Metrics
@@ -23,7 +24,15 @@ from replicator.apply.target import Target
 from replicator.catalog import managed_schemas, published_tables, read_fingerprint
 from replicator.config import Settings
 from replicator.control import Migration
-from replicator.errors import ApplyError, DivergenceError, ReplicatorError, SchemaMismatchError, Side, SourceError
+from replicator.errors import (
+    ApplyError,
+    DivergenceError,
+    ReplicatorError,
+    SchemaMismatchError,
+    Side,
+    SourceError,
+    TargetError,
+)
 from replicator.flow import Flow
 from replicator.lag import LagTracker
 from replicator.lease import Lease
@@ -149,7 +158,7 @@ class Session:
     async def _watch(self, start: Lsn) -> None:
         """Forget the last error once progress has passed its place. Ends when the bootstrap has something to follow."""
         recovered, unmade = False, bool(await control.read_keys(self._lease.connection))
-        lags_behind = unmade or bool((await self._look()).changed)
+        lags_behind, end = bool((await self._look()).changed), await self._wal_end()
         looked_at = rechecked_at = time.monotonic()
         while True:
             await asyncio.sleep(self._settings.status_interval)
@@ -157,6 +166,11 @@ class Session:
             if not recovered and (progress > start or progress >= self._known_at):
                 await self._recovered()
                 recovered = True
+            if unmade and progress >= end:
+                # not before: rows that the source had until then may contradict a new unique index
+                if await self._make_rest():
+                    return
+                unmade = False
             if now - looked_at >= self._settings.schema_interval:
                 looked_at = now
                 if await self._read_fingerprint() != self._fingerprint:
@@ -164,8 +178,18 @@ class Session:
                     return
             if lags_behind and now - rechecked_at >= self._settings.recheck_interval:
                 rechecked_at = now
-                if (unmade and recovered) or (await self._look()).is_due(self._settings.schema_mode):
+                if (await self._look()).is_due(self._settings.schema_mode):
                     return
+
+    async def _make_rest(self) -> bool:
+        """Make the indexes and the like of later deploys, beside the stream. False, and a word about it, if refused."""
+        try:
+            async with connected(self._settings.target, Side.TARGET, "worker index") as target:
+                await make_rest(target, self._lease.epoch)
+        except TargetError as error:
+            log.warning("not made yet, comes with the next start of the stream", reason=error.message)
+            return False
+        return True
 
     async def _wal_end(self) -> Lsn:
         try:

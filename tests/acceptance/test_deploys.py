@@ -318,3 +318,45 @@ def test_a_partitioned_table_follows(source: Database, target: Database, make_wo
     wait_until(lambda: differences(source, target) == [], what="equal sides")
     assert target.value("SELECT count(*) FROM parts") == source.value("SELECT count(*) FROM parts")
     assert "waiting until" not in worker.log
+
+
+def test_deploys_while_the_worker_is_away_arrive_though_the_stream_is_behind(migration: Migration) -> None:
+    """Given a killed worker, when deploys and writes alternate, then all fits, though the catalog is ahead."""
+    migration.worker.kill()
+    migration.source.execute("""
+        INSERT INTO notes VALUES (101, 'before', 5, 'sad');
+        CREATE TABLE brief (id int PRIMARY KEY);
+        ALTER TABLE notes ADD COLUMN seen timestamptz NOT NULL DEFAULT now()
+    """)
+    migration.source.execute("ALTER TABLE notes ADD COLUMN flag text DEFAULT 'old'")
+    migration.source.execute("INSERT INTO notes VALUES (102, 'between', 5, 'happy')")
+    migration.source.execute(
+        "ALTER TABLE notes ALTER COLUMN flag SET DEFAULT 'new'; INSERT INTO notes VALUES (103, 'c', 600)"
+    )
+    migration.source.execute("DELETE FROM notes WHERE extra = 5 AND id <> 5; CREATE UNIQUE INDEX ON notes (extra)")
+    migration.source.execute("ALTER TYPE mood ADD VALUE 'glad'")
+    migration.source.execute("UPDATE notes SET mood = 'glad' WHERE id = 103; DROP TABLE brief")
+    migration.source.execute("UPDATE notes SET body = 'last' WHERE id < 9")
+
+    migration.worker.start()
+
+    migration.assert_equal()
+    assert "waiting until" not in migration.worker.log
+    wait_until(
+        lambda: migration.target.value("SELECT count(*) FROM pg_index WHERE indrelid = 'notes'::regclass") == 2,
+        what="the index",
+    )
+    migration.finish()
+
+
+def test_a_dropped_table_with_changes_on_their_way_does_not_hold_the_stream(migration: Migration) -> None:
+    """Given a killed worker, when a table is written to and dropped, then the stream leaves its changes out."""
+    migration.worker.kill()
+    migration.source.execute("UPDATE notes SET body = 'last'")
+    migration.source.execute("DROP TABLE notes")
+
+    migration.worker.start()
+
+    wait_caught_up(migration.source, migration.target, migration.worker)
+    assert "notes" not in migration.tables()
+    assert migration.target.value("SELECT count(*) FROM notes") == 50
