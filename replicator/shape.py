@@ -1,10 +1,11 @@
 """A published table's shape on the source, as it was when its rows were copied: what a later shape is compared with.
 
-Attribute numbers tell a renamed column from a new one; files tell a rewrite, which the stream does not show; entries
-tell a table that left a publication and came back. Pure.
+Attribute numbers tell a renamed column from a new one; files tell a rewrite, and what happened to the partitions of a
+root, which the stream does not show; entries tell a table that left a publication and came back, or a publication that
+sent less for a while. Pure.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -22,17 +23,24 @@ class ShapeColumn:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """``columns`` by attribute number, ``files`` (relfilenodes) by part, ``entries``: oids of pg_publication_rel."""
+    """``columns`` by attribute number, ``files`` (relfilenodes) by part, of which the ``filled`` hold pages.
+
+    ``entries`` are the rows of the publications' catalogs that publish it, each with what changes when it is altered.
+    ``of_root``: changes travel under the name of a partitioned table, whose parts are its leaves.
+    """
 
     columns: Mapping[int, ShapeColumn]
     files: Mapping[int, int]
-    entries: frozenset[int]
+    entries: frozenset[str]
+    filled: frozenset[int] = frozenset()
+    of_root: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """As the control tables keep it."""
         columns = {str(n): [c.name, c.type, sorted(map(list, c.kinds))] for n, c in self.columns.items()}
         files = {str(oid): node for oid, node in self.files.items()}
-        return {"columns": columns, "files": files, "entries": sorted(self.entries)}
+        parts = {"files": files, "filled": sorted(self.filled), "of_root": self.of_root}
+        return {"columns": columns, "entries": sorted(self.entries), **parts}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
@@ -44,6 +52,8 @@ class Shape:
             },
             {int(oid): node for oid, node in value["files"].items()},
             frozenset(value["entries"]),
+            frozenset(value["filled"]),
+            value["of_root"],
         )
 
     def names_follow(self, relation: Relation) -> bool:
@@ -77,14 +87,19 @@ class Shape:
         return [column.name for n, column in self.columns.items() if n not in now.columns]
 
     def must_come_again(self, now: Self) -> bool:
-        """Whether rows were changed unseen by the stream: by a rewrite, or while the table was not published."""
+        """Whether rows were changed unseen by the stream: by a rewrite, below a root, or while less was published."""
+        if not self.entries <= now.entries:
+            return True
         rewritten = any(self.files[oid] != node for oid, node in now.files.items() if oid in self.files)
-        return (rewritten and bool(self.added(now) or self.retyped(now))) or not self.entries <= now.entries
+        if self.of_root:
+            # a leaf that was truncated, dropped or detached, or attached with rows
+            return rewritten or bool(self.files.keys() - now.files.keys()) or bool(now.filled - self.files.keys())
+        return rewritten and bool(self.added(now) or self.retyped(now))
 
     def covers(self, now: Self) -> bool:
         """Whether nothing is different that the stream, or the target, would have to know."""
         differs = self.renamed(now) or self.retyped(now) or self.added(now) or self.dropped(now)
-        return not (differs or self.must_come_again(now))
+        return not (differs or self.must_come_again(now) or now.files.keys() - self.files.keys())
 
     def followed_by(self, now: Self) -> Self:
         """The shape from now on, when the rows need not come again: older values may still be on their way."""
@@ -93,19 +108,3 @@ class Shape:
     def _known(self, number: int, column: ShapeColumn) -> ShapeColumn:
         before = self.columns.get(number)
         return column if before is None else replace(column, kinds=column.kinds | before.kinds)
-
-
-def shapes_by_oid(
-    columns: Iterable[tuple[int, int, ShapeColumn]],
-    files: Iterable[tuple[int, int, int]],
-    entries: Iterable[tuple[int, int]],
-) -> dict[int, Shape]:
-    """Gather shapes from rows, each of which begins with the oid of its table."""
-    found: dict[int, tuple[dict[int, ShapeColumn], dict[int, int], set[int]]] = {}
-    for oid, number, column in columns:
-        found.setdefault(oid, ({}, {}, set()))[0][number] = column
-    for oid, part, node in files:
-        found.setdefault(oid, ({}, {}, set()))[1][part] = node
-    for oid, entry in entries:
-        found.setdefault(oid, ({}, {}, set()))[2].add(entry)
-    return {oid: Shape(columns, nodes, frozenset(rels)) for oid, (columns, nodes, rels) in found.items()}

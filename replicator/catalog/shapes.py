@@ -3,13 +3,14 @@
 Source: PostgreSQL documentation, "System Catalogs" (pg_attribute, pg_class, pg_publication_rel, pg_enum).
 """
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from typing import Final, LiteralString, NamedTuple
 
 from replicator.catalog.published import PublishedTable
 from replicator.catalog.query import fetch
 from replicator.postgres import Connection
-from replicator.shape import Shape, ShapeColumn, shapes_by_oid
+from replicator.shape import Shape, ShapeColumn
 
 _COLUMNS: Final[LiteralString] = """
 SELECT attrelid AS oid, attnum AS number, attname AS name, pg_catalog.format_type(atttypid, atttypmod) AS type,
@@ -22,21 +23,44 @@ SELECT attrelid AS oid, attnum AS number, attname AS name, pg_catalog.format_typ
 _FILES: Final[LiteralString] = "SELECT oid, relfilenode AS node FROM pg_catalog.pg_class WHERE oid = ANY (%s)"
 
 _ENTRIES: Final[LiteralString] = """
-SELECT u.oid, r.oid AS entry
-  FROM unnest(%s::oid[]) u(oid)
- CROSS JOIN LATERAL (SELECT u.oid AS relid UNION SELECT a.relid::oid FROM pg_catalog.pg_partition_ancestors(u.oid) a) t
-  JOIN pg_catalog.pg_publication_rel r ON r.prrelid = t.relid
-  JOIN pg_catalog.pg_publication p ON p.oid = r.prpubid
- WHERE p.pubname = ANY (%s)
+WITH units AS (
+  SELECT u.oid, c.oid AS relid, c.relnamespace
+    FROM unnest(%(oids)s::oid[]) u(oid)
+   CROSS JOIN LATERAL (SELECT u.oid UNION SELECT a.relid::oid FROM pg_catalog.pg_partition_ancestors(u.oid) a) t(relid)
+    JOIN pg_catalog.pg_class c ON c.oid = t.relid),
+published AS (SELECT oid, xmin, puballtables FROM pg_catalog.pg_publication WHERE pubname = ANY (%(publications)s))
+SELECT u.oid, 'table ' || r.oid AS entry
+  FROM units u JOIN pg_catalog.pg_publication_rel r ON r.prrelid = u.relid JOIN published p ON p.oid = r.prpubid
+ UNION
+SELECT u.oid, pg_catalog.concat_ws(' ', 'publication', p.oid, p.xmin)
+  FROM units u JOIN pg_catalog.pg_publication_rel r ON r.prrelid = u.relid JOIN published p ON p.oid = r.prpubid
+ UNION
+SELECT u.oid, pg_catalog.concat_ws(' ', 'publication', p.oid, p.xmin) FROM units u, published p WHERE p.puballtables
+"""
+"""What publishes a table. ALTER PUBLICATION … SET (publish = …) makes another xmin, ADD TABLE does not."""
+
+_SCHEMA_ENTRIES: Final[LiteralString] = """
+ UNION
+SELECT u.oid, pg_catalog.concat_ws(' ', 'schema', s.oid, p.oid, p.xmin)
+  FROM units u JOIN pg_catalog.pg_publication_namespace s ON s.pnnspid = u.relnamespace
+  JOIN published p ON p.oid = s.pnpubid
+"""
+_SCHEMAS_SINCE: Final = 150_000
+"""The server version from which a publication may name schemas."""
+
+_PUBLISHED_SCHEMAS: Final[LiteralString] = """
+SELECT pg_catalog.md5(pg_catalog.string_agg(oid::text, ',' ORDER BY oid)) FROM pg_catalog.pg_publication_namespace
 """
 
 _FINGERPRINT: Final[LiteralString] = """
 WITH app AS (SELECT oid FROM pg_catalog.pg_namespace
               WHERE nspname <> 'information_schema' AND NOT starts_with(nspname, 'pg_') AND nspname <> ALL (%s)),
-tables AS (SELECT oid, relname, relnamespace, relkind, relpersistence FROM pg_catalog.pg_class
+tables AS (SELECT oid, relname, relnamespace, relkind, relpersistence,
+                  CASE WHEN relispartition THEN relfilenode END AS file FROM pg_catalog.pg_class
             WHERE relnamespace IN (TABLE app) AND relkind IN ('r', 'p', 'v', 'm', 'S'))
 SELECT pg_catalog.md5(pg_catalog.concat_ws('/',
-  (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', oid, relname, relnamespace, relkind, relpersistence), ','
+  (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', oid, relname, relnamespace, relkind, relpersistence, file),
+          ','
           ORDER BY oid) FROM tables),
   (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', attrelid, attnum, attname, atttypid, atttypmod), ','
           ORDER BY attrelid, attnum) FROM pg_catalog.pg_attribute
@@ -47,6 +71,8 @@ SELECT pg_catalog.md5(pg_catalog.concat_ws('/',
      FROM pg_catalog.pg_inherits WHERE inhrelid IN (SELECT oid FROM tables)),
   (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', enumtypid, enumlabel), ',' ORDER BY enumtypid, enumsortorder)
      FROM pg_catalog.pg_enum),
+  (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', oid, xmin), ',' ORDER BY oid)
+     FROM pg_catalog.pg_publication),
   (SELECT pg_catalog.string_agg(oid::text, ',' ORDER BY oid) FROM pg_catalog.pg_publication_rel)))
 """
 
@@ -69,19 +95,39 @@ async def read_shapes(
     connection: Connection, tables: Sequence[PublishedTable], publications: Sequence[str]
 ) -> dict[int, Shape]:
     """The shape of each table by its oid, as the connection's snapshot sees it."""
-    oids = [table.oid for table in tables]
-    parts = {part.oid: table.oid for table in tables for part in table.parts}
-    columns = await fetch(connection, _Column, _COLUMNS, oids)
-    files = await fetch(connection, _File, _FILES, list(parts))
-    entries = await (await connection.execute(_ENTRIES, [oids, list(publications)])).fetchall()
-    return shapes_by_oid(
-        ((c.oid, c.number, ShapeColumn(c.name, c.type, frozenset([(c.type_oid, c.modifier)]))) for c in columns),
-        ((parts[file.oid], file.oid, file.node) for file in files),
-        ((oid, entry) for oid, entry in entries),
-    )
+    columns: dict[int, dict[int, ShapeColumn]] = defaultdict(dict)
+    for c in await fetch(connection, _Column, _COLUMNS, [table.oid for table in tables]):
+        columns[c.oid][c.number] = ShapeColumn(c.name, c.type, frozenset([(c.type_oid, c.modifier)]))
+    parts = [part.oid for table in tables for part in table.parts]
+    nodes = {file.oid: file.node for file in await fetch(connection, _File, _FILES, parts)}
+    entries = await _entries(connection, [table.oid for table in tables], publications)
+    return {
+        table.oid: Shape(
+            columns[table.oid],
+            {part.oid: nodes[part.oid] for part in table.parts if part.oid in nodes},
+            frozenset(entries[table.oid]),
+            frozenset(part.oid for part in table.parts if part.main_size),
+            of_root=any(part.oid != table.oid for part in table.parts),
+        )
+        for table in tables
+    }
+
+
+async def _entries(connection: Connection, oids: list[int], publications: Sequence[str]) -> Mapping[int, set[str]]:
+    query = _ENTRIES
+    if connection.info.server_version >= _SCHEMAS_SINCE:
+        query += _SCHEMA_ENTRIES
+    cursor = await connection.execute(query, {"oids": oids, "publications": list(publications)})
+    found: dict[int, set[str]] = defaultdict(set)
+    for oid, entry in await cursor.fetchall():
+        found[oid].add(entry)
+    return found
 
 
 async def read_fingerprint(connection: Connection, exclude_schemas: Sequence[str]) -> str:
     """A hash of what the app's deploys change: tables, columns, indexes, enums, and what is published."""
     row = await (await connection.execute(_FINGERPRINT, [list(exclude_schemas)])).fetchone()
-    return str(row[0]) if row else ""
+    schemas = None
+    if connection.info.server_version >= _SCHEMAS_SINCE:
+        schemas = await (await connection.execute(_PUBLISHED_SCHEMAS)).fetchone()
+    return f"{row and row[0]} {schemas and schemas[0]}"

@@ -8,7 +8,14 @@ from bootstrap.evolve import look
 from bootstrap.refresh import FOLLOWED_STEP, refresh_deferred
 from bootstrap.schema import dump_app
 from replicator import control
-from replicator.catalog import PublishedTable, SourceTable, managed_schemas, published_tables, source_tables
+from replicator.catalog import (
+    PublishedTable,
+    SourceTable,
+    managed_schemas,
+    published_tables,
+    read_shapes,
+    source_tables,
+)
 from replicator.config import Settings
 from replicator.control import Deferred, Migration, TableRecord
 from replicator.cutover import schema
@@ -131,6 +138,7 @@ async def inventory(settings: Settings, migration: Migration, source: Connection
         records = await control.read_tables(target)
     with on(Side.SOURCE, "listing tables"):
         await _look_at_tables(found, settings, migration, source, records)
+        await _look_at_unseen(found, migration, source, records)
     await _look_at_sequences(found, settings, source, target)
     return found
 
@@ -177,6 +185,27 @@ async def _look_at_tables(
             Obstacle(
                 f"our role does not own {titles(foreign)}, so that it cannot be fenced",
                 "Connect as the owner of the tables, or GRANT its role to ours",
+            )
+        )
+
+
+async def _look_at_unseen(
+    found: Survey, migration: Migration, source: Connection, records: Mapping[TableName, TableRecord]
+) -> None:
+    """Tell the tables whose rows changed in a way that no stream shows, and that the worker has not copied again."""
+    copied = {record.source_oid: record.shape for record in records.values()}
+    shapes = await read_shapes(source, found.published, migration.publications)
+    unseen = [
+        table.table
+        for table in found.published
+        if (shape := copied.get(table.oid)) is not None and shape.must_come_again(shapes[table.oid])
+    ]
+    if unseen:
+        found.obstacles.append(
+            Obstacle(
+                f"rows of {titles(unseen)} changed unseen by the stream: a partition was truncated, attached or "
+                "detached, the table was rewritten, or its publication was altered",
+                "Wait until `replicator run` has copied it again",
             )
         )
 
