@@ -64,6 +64,8 @@ class TableWriter:
             updates, moves = [], [*moves, *updates]
         updated = _groups(updates, first=DELETE_GROUP + 1)
         moved = _groups(moves, first=DELETE_GROUP + 1 + len(updated))
+        if changes.gone or updated or moved:
+            await self._prepare_stage()
         await self._stage_keys(changes.deletes)
         await self._stage_rows(updated | moved)
         for group, (unchanged, rows) in moved.items():
@@ -92,7 +94,6 @@ class TableWriter:
     # --- staging ------------------------------------------------------------------------------------------------------
 
     async def _stage_keys(self, keys: list[Key]) -> None:
-        await self._prepare_stage()
         if keys:
             lines = (b"%d\t%s" % (DELETE_GROUP, key) for key in keys)
             await self._copy("delete", self.statements.copy_keys_to_stage(), lines, len(keys))

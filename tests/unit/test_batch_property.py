@@ -45,7 +45,7 @@ def rows(state: State) -> Table:
 
 
 @pytest.mark.parametrize("table_relation", [BY_KEY, BY_FULL_ROW], ids=["default", "full"])
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(data=st.data())
 def test_a_folded_batch_does_what_its_changes_do_one_by_one(table_relation: Relation, data: st.DataObject) -> None:
     steps = data.draw(histories(table_relation))
@@ -92,7 +92,7 @@ def count(history: list[tuple[Row | None, Row | None]]) -> Counter[Row | None]:
     return copies
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(history=keyless_histories(), cut=st.integers(0, 30))
 def test_a_folded_batch_without_a_key_does_what_its_changes_do_one_by_one(
     history: list[tuple[Row | None, Row | None]], cut: int
