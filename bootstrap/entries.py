@@ -14,6 +14,7 @@ from typing import Final
 from psycopg import sql
 
 from replicator.errors import SourceError
+from replicator.model import FENCE
 
 
 class Stage(Enum):
@@ -133,6 +134,8 @@ def plan_entries(entries: Iterable[Entry]) -> Plan:
 
 
 def _stage(entry: Entry, data_passed: bool) -> Stage:
+    if entry.kind == "TRIGGER" and entry.name.endswith(f" {FENCE}"):
+        return Stage.LEFT_OUT
     if entry.kind in _ANY_SECTION:
         return Stage.AFTER_DATA if data_passed else Stage.BEFORE_DATA
     if entry.kind == "RULE" and entry.sql.startswith("CREATE OR REPLACE VIEW"):

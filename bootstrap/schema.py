@@ -20,7 +20,7 @@ from replicator import control
 from replicator.catalog import managed_schemas
 from replicator.config import Settings
 from replicator.errors import SchemaMismatchError, Side, SourceError
-from replicator.model import TableName
+from replicator.model import FENCE, TableName
 from replicator.postgres import Connection, reporting
 
 log = structlog.get_logger(__name__)
@@ -129,7 +129,7 @@ def _attach_last(plan: Plan) -> Plan:
 
 async def _schemas(source: Connection, settings: Settings) -> list[str]:
     with reporting(Side.SOURCE, "reading the schemas", SourceError):
-        excluded = [*settings.exclude_schemas, *await managed_schemas(source), control.SCHEMA]
+        excluded = [*settings.exclude_schemas, *await managed_schemas(source), control.SCHEMA, FENCE]
         cursor = await source.execute(_SCHEMAS, [excluded])
         return [str(row[0]) for row in await cursor.fetchall()]
 

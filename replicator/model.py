@@ -25,6 +25,9 @@ UNCHANGED = rb"\U"
 """A TOASTed column that an UPDATE left as it was, in a row: pgoutput's kind 'u'."""
 
 
+FENCE = "replicator_fence"
+"""The schema of the cutover's fence on the source, and the name of its triggers on the app's tables: not the app's."""
+
 POSTGRES_EPOCH = 946_684_800
 """2000-01-01 UTC, PostgreSQL's zero of time, in Unix seconds."""
 

@@ -19,11 +19,11 @@ from psycopg import sql
 
 from replicator.catalog.query import fetch
 from replicator.errors import CutoverError
-from replicator.model import TableName
+from replicator.model import FENCE, TableName
 from replicator.postgres import Connection, qualified
 
-SCHEMA: Final = "replicator_fence"
-TRIGGER: Final = "replicator_fence"
+SCHEMA: Final = FENCE
+TRIGGER: Final = FENCE
 WRITE_REFUSED: Final = "25006"
 """The SQLSTATE of a refused write, read_only_sql_transaction: what drivers know as "write to another server"."""
 
