@@ -35,9 +35,13 @@ def test_the_fence_of_a_killed_cutover_lifts_itself(
     migration.finish()
 
 
-def test_killed_at_each_step_it_goes_on_to_the_end(migration: Migration, gates: Gates) -> None:
+STEPS = (Step.FENCE, Step.CONFIRM, Step.POINT_OF_NO_RETURN, Step.SEAL, Step.SCHEMA, Step.OPEN, Step.VALIDATE)
+"""Before the point of no return, at it, and after it; the others are like these."""
+
+
+def test_killed_at_one_step_after_the_other_it_goes_on_to_the_end(migration: Migration, gates: Gates) -> None:
     migration.start()
-    for step in Step:
+    for step in STEPS:
         kill_at(step, migration, gates)
 
     report = migration.cut_over()
