@@ -13,7 +13,7 @@ from tests.fixtures.migration import Migration, MigrationMaker
 from tests.fixtures.waiting import wait_until
 from tests.fixtures.worker import Worker
 
-ROWS = 200_000
+ROWS = 60_000
 _LARGE = f"""
 BEGIN;
 INSERT INTO bulk SELECT n, repeat(md5(n::text), 8) FROM generate_series(1, {ROWS}) n;

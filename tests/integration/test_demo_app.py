@@ -46,12 +46,14 @@ async def test_writers_stop_where_writes_are_refused(source: Database) -> None:
     async with writers.at_work() as journal:
         await asyncio.sleep(0.5)
 
-        source.execute(
+        # beside the event loop: a writer that holds a lock must be able to end its transaction
+        await asyncio.to_thread(
+            source.execute,
             """
             CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
             BEGIN RAISE EXCEPTION 'gone to the target' USING ERRCODE = '25006'; END $$;
             CREATE TRIGGER refuse BEFORE UPDATE ON writers FOR EACH STATEMENT EXECUTE FUNCTION refuse()
-            """
+            """,
         )
 
         assert await writers.ended(10)
