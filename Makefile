@@ -16,7 +16,7 @@ demo: $(VENV)/.installed
 	$(BIN)/replicator demo $(DEMO_OPTIONS)
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest $(PYTEST_OPTIONS)
+	$(BIN)/python -m pytest -n 2 --dist worksteal $(PYTEST_OPTIONS)
 
 # 200 invented schemas with their transactions, from another seed each time; TORTURE_OPTIONS="--seed S" plays one again.
 torture: $(VENV)/.installed
