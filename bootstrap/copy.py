@@ -29,7 +29,7 @@ from replicator.errors import (
     SnapshotLostError,
 )
 from replicator.model import TableName, TableState
-from replicator.postgres import connect_error, qualified, translate
+from replicator.postgres import LATER_SETTINGS, connect_error, qualified, translate
 
 if TYPE_CHECKING:
     _Connection = asyncpg.Connection[asyncpg.Record]
@@ -276,10 +276,18 @@ async def _connected(dsn: str, side: Side, settings: Mapping[str, str]) -> Async
     except _DRIVER_ERRORS as error:
         raise connect_error(_as_psycopg(error), side, dsn) from None
     try:
+        await _pin(connection, side)
         yield connection
     finally:
         # an open transaction or COPY ends with its connection; a polite close would wait for it
         connection.terminate()
+
+
+async def _pin(connection: _Connection, side: Side) -> None:
+    try:
+        await connection.execute(LATER_SETTINGS)
+    except _DRIVER_ERRORS as error:
+        raise _translate(error, side, "preparing the session") from None
 
 
 # --- errors -----------------------------------------------------------------------------------------------------------

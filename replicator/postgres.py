@@ -43,12 +43,21 @@ _RENDERING: Final = {
     "lc_monetary": "C",
     "xmloption": "content",
     "array_nulls": "on",
+    "quote_all_identifiers": "off",
+    "standard_conforming_strings": "on",
+    "default_transaction_isolation": "read committed",
+    "idle_session_timeout": "0",
     "lock_timeout": "0",
     "statement_timeout": "0",
     "row_security": "off",
 }
 _SOURCE_ONLY: Final = {"search_path": "pg_catalog", "idle_in_transaction_session_timeout": "0"}
 _TARGET_ONLY: Final = {"idle_in_transaction_session_timeout": "60s", "synchronous_commit": "on"}
+
+LATER_SETTINGS: Final = """
+SELECT pg_catalog.set_config(name, '0', false) FROM pg_catalog.pg_settings WHERE name = 'transaction_timeout'
+"""
+"""Sets what only PostgreSQL 17 and later know: as a start-up option, an older server would refuse the session."""
 
 _KEEPALIVES: Final[Mapping[str, Any]] = {
     "keepalives": 1,
@@ -90,6 +99,7 @@ async def connect(
         raise connect_error(error, side, dsn) from None
     try:
         await connection.execute(_set_statement(side))
+        await connection.execute(LATER_SETTINGS)
         if autocommit is False:
             await connection.set_autocommit(False)
     except psycopg.Error as error:

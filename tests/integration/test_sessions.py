@@ -22,7 +22,12 @@ RENDERING: Final = {
     "lc_monetary": ("C", "C.UTF-8"),
     "xmloption": ("content", "document"),
     "array_nulls": ("on", "off"),
+    "quote_all_identifiers": ("off", "on"),
+    "standard_conforming_strings": ("on", "off"),
+    "default_transaction_isolation": ("read committed", "serializable"),
     "row_security": ("off", "on"),
+    "idle_session_timeout": ("0", "120000"),
+    "transaction_timeout": ("0", "120000"),
     "statement_timeout": ("0", "120000"),
     "lock_timeout": ("0", "120000"),
 }
