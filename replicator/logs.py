@@ -14,6 +14,7 @@ def configure_logs(form: Literal["auto", "json", "console"], level: str) -> None
         structlog.dev.ConsoleRenderer() if readable else structlog.processors.JSONRenderer(ensure_ascii=False)
     )
     logging.getLogger("httpx").setLevel(logging.WARNING)  # it tells of every push
+    logging.getLogger("psycopg").setLevel(logging.ERROR)  # it tells of connections that we end ourselves
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
