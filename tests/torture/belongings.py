@@ -11,14 +11,9 @@ from tests.torture.types import INTEGER, TEXT
 def belongings(inventor: Inventor, table: Table) -> list[str]:
     """Statements that add some of them to a table."""
     random = inventor.random
-    ways = (
-        (_audited, 0.2),
-        (_stamped, 0.2),
-        (_viewed, 0.2),
-        (_ruled, 0.05),
-        (_secured, 0.15),
-        (_indexed, 0.3),
-    )
+    ways = [(_audited, 0.2), (_stamped, 0.2), (_ruled, 0.05), (_secured, 0.15), (_indexed, 0.3)]
+    if not table.secured:
+        ways.append((_viewed, 0.2))
     return [statement for way, chance in ways if mostly(random, chance) for statement in way(inventor, table)]
 
 
@@ -63,12 +58,12 @@ def _ruled(inventor: Inventor, table: Table) -> list[str]:
 
 
 def _secured(inventor: Inventor, table: Table) -> list[str]:
-    force = inventor.random.choice(("", " FORCE ROW LEVEL SECURITY"))
+    """Policies, which bind the owner too where nothing is read on the owner's behalf: no view, no foreign key."""
     statements = [
         f"ALTER TABLE {table.sql} ENABLE ROW LEVEL SECURITY",
         f"CREATE POLICY everything ON {table.sql} USING (true) WITH CHECK (true)",
     ]
-    return statements + ([f"ALTER TABLE {table.sql}{force}"] if force else [])
+    return [*statements, f"ALTER TABLE {table.sql} FORCE ROW LEVEL SECURITY"] if table.secured else statements
 
 
 def _indexed(inventor: Inventor, table: Table) -> list[str]:
@@ -82,7 +77,12 @@ def _indexed(inventor: Inventor, table: Table) -> list[str]:
 
 def referring(inventor: Inventor, number: int, tables: Sequence[Table]) -> tuple[Table, Group] | None:
     """A table whose rows belong to those of another one, and change with them."""
-    parents = [table for table in tables if len(table.key) == 1 and table.upsertable and not table.also]
+    parents = [
+        t
+        for t in tables
+        # a subquery that finds nothing would slip a NULL past a domain that allows none
+        if len(t.key) == 1 and t.upsertable and not (t.also or t.secured) and t.column(t.key[0]).type.nullable
+    ]
     if not parents:
         return None
     parent = inventor.random.choice(parents)
@@ -96,7 +96,8 @@ def referring(inventor: Inventor, number: int, tables: Sequence[Table]) -> tuple
         f"ALTER TABLE {made.sql} ADD FOREIGN KEY ({quoted(name)}) REFERENCES {parent.sql} ({quoted(key)})"
         f" ON UPDATE CASCADE ON DELETE {deleted}"
     )
-    return made.finish(number)
+    table, group = made.finish(number)
+    return replace(table, refers_to=parent.sql), group
 
 
 def _reference(parent: Table, key: str) -> ColumnType:

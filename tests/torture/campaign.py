@@ -59,7 +59,7 @@ class Campaign:
         if outcome.problem is None:
             return []
         alone = [failure for case in cases for failure in self._run_alone(case)]
-        return alone or [Failure(tuple(seeds), outcome.problem)]
+        return alone or [Failure(tuple(seeds), "\n".join((outcome.problem, *outcome.surroundings)))]
 
     def _run_alone(self, case: Case) -> Iterator[Failure]:
         """Without kills and other cases: what fails then can be made smaller."""

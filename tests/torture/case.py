@@ -1,6 +1,7 @@
 """Inventing a case from its seed: a schema of several tables, and what an app does to them."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from random import Random
 from typing import Final
 
@@ -45,6 +46,8 @@ def _tables(inventor: Inventor, groups: dict[int, Group]) -> list[Table]:
             shape = random.choices([shape for shape, _ in SHAPES], [weight for _, weight in SHAPES])[0]
             made = shape(inventor, number)
         table, group = made
+        if table.refers_to is None and mostly(random, 0.15):
+            table = replace(table, secured=True)
         tables.append(table)
         groups[number] = Group((*group.statements, *belongings(inventor, table)))
     return tables

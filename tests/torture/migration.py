@@ -1,6 +1,5 @@
 """One migration of several cases: play them while the installed worker copies and streams, kill it, compare."""
 
-import asyncio
 import json
 import time
 from collections.abc import Iterator, Sequence
@@ -10,12 +9,14 @@ from random import Random
 from typing import Any, Final
 
 from replicator.model import Phase
-from replicator.verify import TableDifference, compare
 from tests.fixtures.databases import Database, settings_for
+from tests.fixtures.dumps import dumped_schema
 from tests.fixtures.waiting import wait_until
 from tests.fixtures.worker import Worker, phase
+from tests.torture.ending import cut_over, differences
 from tests.torture.model import FIRST, Case, mostly
 from tests.torture.player import Player, make_schemas
+from tests.torture.surroundings import surround
 
 _TIMEOUT: Final = 120.0
 _AT_ONCE: Final = 5
@@ -38,6 +39,8 @@ class Plan:
     pace: float
     kills: tuple[float, ...]
     kills_later: tuple[int, ...]
+    cutover: bool = True
+    surrounded: bool = False
 
 
 def calm(case: Case) -> Plan:
@@ -59,6 +62,8 @@ def invented_plan(random: Random, cases: Sequence[Case]) -> Plan:
         pace=random.choice((0.0, 0.001, 0.004)),
         kills=tuple(random.uniform(0.4, 3) for _ in range(random.choice((0, 1, 1, 2)) if killed else 0)),
         kills_later=tuple(random.randrange(total) for _ in range(random.choice((0, 1, 2)) if killed else 0)),
+        cutover=mostly(random, 0.4),
+        surrounded=mostly(random, 0.5),
     )
 
 
@@ -68,6 +73,7 @@ class Outcome:
 
     problem: str | None = None
     refused: list[str] = field(default_factory=list)
+    surroundings: list[str] = field(default_factory=list)
     statements: int = 0
     rows: int = 0
 
@@ -77,18 +83,21 @@ def migrate(
 ) -> Outcome:
     """Play the cases on an empty source and move it to an empty target. Raises BadCaseError."""
     make_schemas(source, cases)
+    surroundings = surround(random, source, target) if plan.surrounded else []
     settings = settings_for(source, target, keyless="full", confirm_delay=0, **plan.settings)
+    schema = dumped_schema(source, settings)
     worker = Worker(settings, log_file)
     with Player(source, cases, random) as player:
-        outcome = Outcome(statements=player.left)
+        outcome = Outcome(statements=player.left, surroundings=surroundings)
         try:
             _Migration(source, target, player, worker, plan).run()
-            differences = asyncio.run(compare(source.superuser_dsn, target.superuser_dsn))
+            if plan.cutover:
+                problem = cut_over(source, target, settings, schema)
+                outcome.problem = problem and f"{problem}\n{_last_words(worker)}"
+            if outcome.problem is None:
+                outcome.rows, outcome.problem = differences(source, target)
         except (TimeoutError, AssertionError) as error:
             outcome.problem = f"{error}: {_last_words(worker)}"
-        else:
-            outcome.rows = sum(difference.source_rows for difference in differences)
-            outcome.problem = _told(differences)
         finally:
             if worker.running:
                 worker.kill()
@@ -145,11 +154,12 @@ class _Migration:
         self._play(until=0)
 
     def _catch_up(self) -> None:
-        end = self._source.value("SELECT pg_logical_emit_message(true, 'torture', '')::text")
+        end = self._source.value("SELECT pg_logical_emit_message(true, 'torture', '')::text", superuser=True)
 
         def applied() -> bool:
             self._assert_well()
-            return self._target.fetch("SELECT lsn > %s::pg_lsn FROM replicator.progress", [end]) == [(True,)]
+            reached = "SELECT lsn > %s::pg_lsn FROM replicator.progress"
+            return self._target.value(reached, [end], superuser=True) is True
 
         wait_until(applied, _TIMEOUT, f"progress beyond {end}")
 
@@ -162,11 +172,6 @@ class _Migration:
         self._assert_well()
         self._worker.kill()
         self._worker.start()
-
-
-def _told(differences: Sequence[TableDifference]) -> str | None:
-    different = [difference for difference in differences if not difference.equal]
-    return "\n".join(map(str, different)) or None
 
 
 def _last_words(worker: Worker) -> str:

@@ -70,7 +70,8 @@ class Table:
     """A table as its app sees it: ``key`` may be empty; ``upsertable`` if ON CONFLICT may name the key.
 
     ``group`` is the part of the schema that it is in. ``also`` are relations below it that may be written directly.
-    ``lax``: it has a deferrable constraint, which is not enforced under session_replication_role = replica.
+    ``lax``: it has a deferrable constraint, which is not enforced under session_replication_role = replica, as foreign
+    keys are not: ``refers_to`` is the table that it has one to. ``secured``: policies bind its owner too.
     """
 
     group: int
@@ -81,6 +82,8 @@ class Table:
     upsertable: bool = False
     deferrable: bool = False
     lax: bool = False
+    refers_to: str | None = None
+    secured: bool = False
     also: tuple[str, ...] = ()
 
     @property

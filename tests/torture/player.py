@@ -13,7 +13,11 @@ from tests.torture.model import Case, Role, Statement, Transaction
 from tests.torture.transactions import ORIGIN
 from tests.torture.types import EXTENSION_SCHEMA, EXTENSIONS
 
-_SETTINGS: Final = "SET lock_timeout = '50ms'; SET statement_timeout = '20s'"
+_SETTINGS: Final = """
+SET client_encoding = 'UTF8'; SET lock_timeout = '50ms'; SET statement_timeout = '20s'; SET idle_session_timeout = 0;
+SET idle_in_transaction_session_timeout = 0; SET default_transaction_isolation = 'read committed';
+SELECT set_config(name, '0', false) FROM pg_settings WHERE name = 'transaction_timeout'
+"""
 """One thread plays all sessions: who waits for another of them waits for ever."""
 
 _PREPARE: Final = (

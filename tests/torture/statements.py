@@ -145,7 +145,7 @@ class Writer:
         BEGIN
           SELECT tableoid, ctid, {name} AS v INTO _a FROM {table} x {_ORDER} OFFSET {self._place()} LIMIT 1;
           SELECT tableoid, ctid, {name} AS v INTO _b FROM {table} x {_ORDER} OFFSET {self._place()} LIMIT 1;
-          IF _b.ctid IS NULL OR (_a.tableoid, _a.ctid) = (_b.tableoid, _b.ctid) THEN RETURN; END IF;
+          IF _a.ctid IS NULL OR _b.ctid IS NULL OR (_a.tableoid, _a.ctid) = (_b.tableoid, _b.ctid) THEN RETURN; END IF;
           _table := _a.tableoid; _place := _a.ctid;{way_station}
           UPDATE {table} SET {name} = _a.v WHERE (tableoid, ctid) = (_b.tableoid, _b.ctid);
           UPDATE {table} SET {name} = _b.v WHERE (tableoid, ctid) = (_table, _place);
