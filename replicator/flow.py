@@ -35,6 +35,8 @@ class Flow:
         self._batch = Batch(target.rule)
         self._idle_lsn: Lsn | None = None
         self._advanced_at = 0.0
+        self.taken = target.progress
+        """The commit record of the newest transaction that was taken: once applied, progress lies beyond it."""
 
     @property
     def progress(self) -> Lsn:
@@ -73,6 +75,7 @@ class Flow:
 
     async def _take(self, transaction: Transaction) -> None:
         """Fold a transaction into the batch; a piece of a large one goes to the target without a commit."""
+        self.taken = transaction.commit_lsn
         try:
             for relation in relations_of(transaction):
                 await self._target.prepare(relation, transaction.commit_lsn)

@@ -98,13 +98,14 @@ async def connect(
     except psycopg.Error as error:
         raise connect_error(error, side, dsn) from None
     try:
-        await connection.execute(_set_statement(side))
-        await connection.execute(LATER_SETTINGS)
-        if autocommit is False:
-            await connection.set_autocommit(False)
-    except psycopg.Error as error:
+        with reporting(side, "preparing the session"):
+            await connection.execute(_set_statement(side))
+            await connection.execute(LATER_SETTINGS)
+            if autocommit is False:
+                await connection.set_autocommit(False)
+    except BaseException:  # cancelled, too: nobody else knows of this connection
         await connection.close()
-        raise translate(error, side, "preparing the session") from None
+        raise
     return connection
 
 

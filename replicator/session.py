@@ -62,6 +62,7 @@ class Session:
         self._pulse = Pulse(lease, source, metrics, health, self._counters, self._finished, lag)
         self._streaming_since: float | None = None
         self._waits_for: str | None = None
+        self._refused = INVALID
         self._known_at = INVALID
         self._fingerprint = ""
         self._followed: object = None
@@ -153,9 +154,13 @@ class Session:
             await control.set_phase(self._lease.connection, Phase.STREAMING)
         async with self._flow(migration) as flow:
             self._streaming_since = time.monotonic()
-            await _first_of(flow.run(self._settings.status_interval), self._finished.wait(), self._watch(flow.progress))
+            watch = self._watch(max(flow.progress, self._refused))
+            try:
+                await _first_of(flow.run(self._settings.status_interval), self._finished.wait(), watch)
+            finally:
+                self._refused = flow.taken
 
-    async def _watch(self, start: Lsn) -> None:
+    async def _watch(self, place: Lsn) -> None:
         """Forget the last error once progress has passed its place. Ends when the bootstrap has something to follow."""
         recovered, unmade = False, bool(await control.read_keys(self._lease.connection))
         lags_behind, end = bool((await self._look()).changed), await self._wal_end()
@@ -163,7 +168,7 @@ class Session:
         while True:
             await asyncio.sleep(self._settings.status_interval)
             now, progress = time.monotonic(), self._counters.progress
-            if not recovered and (progress > start or progress >= self._known_at):
+            if not recovered and (progress > place or progress >= self._known_at):
                 await self._recovered()
                 recovered = True
             if unmade and progress >= end:

@@ -47,7 +47,8 @@ def test_a_row_that_is_there_already_pauses_the_stream_until_it_is_gone(streamin
     wait_caught_up(streaming.source, streaming.target, streaming.worker)
     wait_until(lambda: recorded_error(streaming) is None, what="no error")
     streaming.assert_equal()
-    assert "waiting until the target takes the change" in streaming.worker.log
+    assert streaming.worker.log.count("waiting until the target takes the change") == 1
+    assert streaming.worker.log.count("the target takes the change: going on") == 1
 
 
 def _stream_is_closed(migration: Migration) -> bool:
