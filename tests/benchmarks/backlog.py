@@ -17,11 +17,13 @@ SELECT n, 'owner ' || n, n, repeat(md5(n::text), 2), now() FROM generate_series(
 """)
 _UPDATE_ACCOUNTS: Final = sql.SQL("""
 DO $$
+DECLARE
+  account bigint;
 BEGIN
   PERFORM setseed(0.5);
   FOR n IN 1..{size} LOOP
-    UPDATE accounts SET balance = balance + n, updated_at = clock_timestamp()
-     WHERE id = 1 + floor(random() * {base_rows})::bigint;
+    account := 1 + floor(random() * {base_rows});
+    UPDATE accounts SET balance = balance + n, updated_at = clock_timestamp() WHERE id = account;
     COMMIT;
   END LOOP;
 END $$

@@ -22,7 +22,7 @@ _READINGS: Final = sql.SQL("""
 CREATE TABLE readings (id bigint NOT NULL, sensor integer NOT NULL, taken_at timestamptz NOT NULL,
                        value double precision);
 INSERT INTO readings
-SELECT n, (n * 7919) % 5000, timestamptz '2024-01-01' + n * interval '1 second', n / 7.0
+SELECT n, n % 5000 * 7919 % 5000, timestamptz '2024-01-01' + n * interval '1 second', n / 7.0
   FROM generate_series(1, {rows}) n;
 ALTER TABLE readings ADD PRIMARY KEY (id);
 CREATE INDEX readings_sensor ON readings (sensor, taken_at);
@@ -34,7 +34,7 @@ CREATE TABLE orders (id bigint NOT NULL, customer bigint NOT NULL, placed_at tim
                      address jsonb NOT NULL, tags text[], street text, city text, note text, remark text,
                      channel smallint, items integer, modified_on date);
 INSERT INTO orders
-SELECT n, (n * 7919) % 100000, timestamptz '2024-01-01' + n * interval '1 minute',
+SELECT n, n % 100000 * 7919 % 100000, timestamptz '2024-01-01' + n * interval '1 minute',
        CASE WHEN n % 3 > 0 THEN timestamptz '2024-01-02' + n * interval '1 minute' END, 'status ' || n % 5, 'EUR',
        n / 3.0, n / 19.0, n / 11.0, n % 50 = 0, md5(n::text)::uuid,
        jsonb_build_object('zip', n % 99999, 'country', 'country ' || n % 30, 'lines', n % 4),
