@@ -27,6 +27,7 @@ _EDGY_TEXT: Final = tuple(
         "{a,b}",
         "b\bf\fv\v",
         "é€\U0001f418\U0010ffff",
+        "".join(chr(plane << 16 | 0x4E00) for plane in range(17)),
         "\u0001\u007f\u0080\ufeff",
     )
 )
@@ -114,7 +115,16 @@ TIMES: Final = (
     _quoted("timestamp(0)", "2000-01-01 00:00:00.5", numbered="timestamp '2000-01-01' + {n} * interval '1 day'"),
     _quoted(
         "interval",
-        *("1 mon", "30 days", "1 day", "24:00:00", "-1 years -2 mons +3 days -04:05:06.789", "178000000 years", "0"),
+        *(
+            "1 mon",
+            "30 days",
+            "1 day",
+            "24:00:00",
+            "-1 years -2 mons +3 days -04:05:06.789",
+            "-1 days -02:00:00",
+            "178000000 years",
+            "0",
+        ),
         numbered="{n} * interval '1 hour'",
     ),
     _quoted("interval day to second(2)", "1 12:59:10.555", "-0.001"),

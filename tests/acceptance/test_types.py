@@ -1,0 +1,193 @@
+"""Every type with its edge values arrives exactly: copied, inserted and updated, through one migration.
+
+All types are columns of one table, so that one migration carries them all. Its first rows are copied; others come
+through the stream, once a few at a time (single statements) and once many at once (staging tables).
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import psycopg
+import pytest
+
+from replicator.model import Phase
+from tests.fixtures.databases import Database, drop, new_source, new_target, settings_for
+from tests.fixtures.servers import AnyServer
+from tests.fixtures.worker import Worker, wait_caught_up, wait_for_phase
+from tests.torture import types
+from tests.torture.model import ColumnType, quoted
+from tests.torture.user_types import UserTypes
+
+OWN_SCHEMA: Final = "app's own"
+EXTENSIONS_SCHEMA: Final = quoted(types.EXTENSION_SCHEMA)
+FAMILIES: Final[Mapping[str, Sequence[ColumnType]]] = {
+    "numbers": types.NUMBERS,
+    "texts": types.TEXTS,
+    "times": types.TIMES,
+    "documents": types.DOCUMENTS,
+    "places": types.PLACES,
+    "system": types.SYSTEM,
+    "arrays": types.ARRAYS,
+    "ranges": types.RANGES,
+    "extensions": types.extension_types(EXTENSIONS_SCHEMA),
+    "user's own": UserTypes(OWN_SCHEMA).column_types,
+}
+COLUMNS: Final = [(f"c{n}", type_) for n, type_ in enumerate(type_ for family in FAMILIES.values() for type_ in family)]
+VALUES: Final = max(len(type_.values) for _, type_ in COLUMNS)
+"""Of the type that has most."""
+
+COPIED, INSERTED, UPDATED, MANY_INSERTED, MANY_UPDATED = (1000 * n for n in range(1, 6))
+"""Where the ids of rows begin, by how their values arrive; those that are updated are copied before."""
+
+SURROUNDINGS: Final = {
+    "extra_float_digits": ("0", "-15"),
+    "DateStyle": ("SQL, DMY", "German"),
+    "IntervalStyle": ("iso_8601", "sql_standard"),
+    "TimeZone": ("Asia/Kolkata", "America/St_Johns"),
+    "bytea_output": ("escape", "escape"),
+}
+"""What the source's database says, and what its role says there, which overrules it."""
+
+AS_IT_IS: Final = (
+    "SET extra_float_digits = 3; SET DateStyle = ISO; SET IntervalStyle = postgres; SET TimeZone = UTC;"
+    "SET bytea_output = hex; SET search_path = pg_catalog"
+)
+"""Settings that show every difference between two values."""
+
+SEARCHED: Final = f"""
+CREATE TABLE searched (
+  id int PRIMARY KEY, body text, place {EXTENSIONS_SCHEMA}.ltree, notes {EXTENSIONS_SCHEMA}.hstore
+);
+CREATE INDEX by_likeness ON searched USING gin (body {EXTENSIONS_SCHEMA}.gin_trgm_ops);
+CREATE INDEX by_place ON searched USING gist (place {EXTENSIONS_SCHEMA}.gist_ltree_ops);
+CREATE INDEX by_notes ON searched USING gin (notes {EXTENSIONS_SCHEMA}.gin_hstore_ops);
+CREATE TABLE filler (id int PRIMARY KEY)
+"""
+MANY: Final = "INSERT INTO filler SELECT generate_series(1, 50)"
+"""Makes a transaction too large for single statements."""
+
+
+@dataclass(frozen=True, slots=True)
+class Migrated:
+    """Both sides after the migration's stream has carried everything."""
+
+    source: Database
+    target: Database
+
+
+@pytest.fixture(scope="module")
+def migrated(
+    source_server: AnyServer, target_server: AnyServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Migrated]:
+    """One table with a column of every type, copied and streamed; and smaller ones beside it."""
+    source, target = new_source(source_server), new_target(target_server)
+    worker = Worker(settings_for(source, target), tmp_path_factory.mktemp("types") / "worker.log")
+    try:
+        make_tables(source)
+        for first in (COPIED, UPDATED, MANY_UPDATED):
+            run(source, inserts(first))
+        surround(source)
+        worker.start()
+        wait_for_phase(target, Phase.STREAMING, worker)
+        for statements in (
+            inserts(INSERTED),
+            updates(UPDATED),
+            [*inserts(MANY_INSERTED), *updates(MANY_UPDATED), MANY],
+        ):
+            run(source, statements)
+            wait_caught_up(source, target, worker)
+        yield Migrated(source, target)
+    finally:
+        if worker.running:
+            worker.kill()
+        print(worker.log[-20_000:])
+        drop(source)
+        drop(target)
+
+
+def make_tables(source: Database) -> None:
+    source.execute(
+        f"CREATE SCHEMA {EXTENSIONS_SCHEMA}; GRANT USAGE ON SCHEMA {EXTENSIONS_SCHEMA} TO PUBLIC;"
+        + ";".join(f"CREATE EXTENSION {name} SCHEMA {EXTENSIONS_SCHEMA}" for name in (*types.EXTENSIONS, "pg_trgm")),
+        superuser=True,
+    )
+    own = UserTypes(OWN_SCHEMA)
+    columns = ", ".join(f"{name} {type_.sql}" for name, type_ in COLUMNS)
+    source.execute(
+        f"CREATE SCHEMA {quoted(OWN_SCHEMA)}; {'; '.join(own.statements)};"
+        f"CREATE TABLE everything (id int PRIMARY KEY, {columns}); {SEARCHED}"
+    )
+
+
+def surround(source: Database) -> None:
+    for name, (of_database, of_role) in SURROUNDINGS.items():
+        source.execute(
+            f"ALTER DATABASE {source.name} SET {name} = '{of_database}';"
+            f"ALTER ROLE postgres IN DATABASE {source.name} SET {name} = '{of_role}'",
+            superuser=True,
+        )
+
+
+def row(n: int) -> list[str]:
+    """The ``n``-th row's values; the last one is NULL wherever it may be."""
+    return [
+        "NULL" if n % (VALUES + 1) == VALUES and type_.nullable else type_.values[n % (VALUES + 1) % len(type_.values)]
+        for _, type_ in COLUMNS
+    ]
+
+
+def inserts(first: int) -> list[str]:
+    return [f"INSERT INTO everything VALUES ({first + n}, {', '.join(row(n))})" for n in range(VALUES + 1)]
+
+
+def updates(first: int) -> list[str]:
+    """Each row gets the values of the next one."""
+    names = ", ".join(name for name, _ in COLUMNS)
+    return [
+        f"UPDATE everything SET ({names}) = ROW({', '.join(row(n + 1))}) WHERE id = {first + n}"
+        for n in range(VALUES + 1)
+    ]
+
+
+def run(database: Database, statements: Sequence[str]) -> None:
+    """One transaction, under settings by which the values mean what they say."""
+    database.execute("; ".join(["SET DateStyle = 'ISO, MDY'", *statements]))
+
+
+def printed(database: Database) -> dict[int, tuple[bytes | None, ...]]:
+    """The rows by id, each value as the server prints it."""
+    with psycopg.connect(database.superuser_dsn, autocommit=True) as connection:
+        connection.execute(AS_IT_IS)
+        cursor = connection.execute("TABLE public.everything")
+        result = cursor.pgresult
+        assert result is not None
+        width = range(1, len(COLUMNS) + 1)
+        return {
+            int(result.get_value(n, 0) or 0): tuple(result.get_value(n, column) for column in width)
+            for n in range(result.ntuples)
+        }
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_each_value_of_each_type_arrives_whichever_way_it_goes(migrated: Migrated, family: str) -> None:
+    """Given a source that prints otherwise, when rows are copied, inserted and updated, then both sides are equal."""
+    ours, theirs = printed(migrated.source), printed(migrated.target)
+    places = [n for n, (_, type_) in enumerate(COLUMNS) if type_ in FAMILIES[family]]
+
+    assert len(ours) == 5 * (VALUES + 1)
+    assert ours.keys() == theirs.keys()
+    different = [
+        (COLUMNS[n][1].sql, id_, ours[id_][n], theirs[id_][n])
+        for id_ in ours
+        for n in places
+        if ours[id_][n] != theirs[id_][n]
+    ]
+    assert different == []
+
+
+def test_indexes_by_operators_of_extensions_are_there(migrated: Migrated) -> None:
+    """Given indexes by pg_trgm, ltree and hstore, when all tables are ready, then the target has them, and valid."""
+    found = migrated.target.fetch("SELECT indexrelid::regclass::text, indisvalid FROM pg_index")
+
+    assert {("by_likeness", True), ("by_place", True), ("by_notes", True)} <= set(found)
