@@ -13,8 +13,9 @@ from psycopg import sql
 
 from replicator.model import TableName
 
-MAX_COLUMNS: Final = 1600
-"""PostgreSQL's limit of columns in a table (documentation, appendix "PostgreSQL Limits")."""
+_MAX_STAGED: Final = 400
+"""Columns of the widest table that is staged. A table can have 1,600, and so many values can fill a page, in which the
+whole row must lie, by themselves: there is no room for its key beside them (documentation: "PostgreSQL Limits")."""
 
 DELETE_GROUP: Final = 0
 """The group ``g`` of staged rows that hold only a key to delete; updates and moves have groups from 1 on."""
@@ -60,8 +61,8 @@ class TargetTable:
 
     @property
     def can_stage(self) -> bool:
-        """Whether the staging table has room for the group and the origin key beside the columns."""
-        return len(self.columns) + len(self.key or ()) + 1 <= MAX_COLUMNS
+        """Whether a staging table has room for the group and the origin key beside any row of the table."""
+        return len(self.columns) <= _MAX_STAGED
 
 
 class Statements:
@@ -176,8 +177,10 @@ class Statements:
         )
 
     def update_row(self, unchanged: Sequence[int]) -> sql.Composed:
-        """Parameters: ``updated_positions(unchanged)``, then the key. Needs at least one column to set."""
+        """Parameters: ``updated_positions(unchanged)``, then the key. With nothing to set, the row is only counted."""
         columns = self.updated_positions(unchanged)
+        if not columns:
+            return sql.SQL("SELECT 1 FROM {} t WHERE {}").format(self._relation, self._matches_parameters(first=0))
         assignments = sql.SQL(", ").join(
             sql.SQL("{} = {}").format(self._name(i), _parameter(n)) for n, i in enumerate(columns)
         )
@@ -189,9 +192,27 @@ class Statements:
         """The positions of the columns that an update sets."""
         return [i for i in self.table.settable if i not in unchanged]
 
-    def delete_row(self) -> sql.Composed:
-        """Parameters: the key."""
-        return sql.SQL("DELETE FROM {} t WHERE {}").format(self._relation, self._matches_parameters(first=0))
+    def delete_row(self, returning: Sequence[int] = ()) -> sql.Composed:
+        """Parameters: the key. Returns the values at the positions ``returning``."""
+        delete = sql.SQL("DELETE FROM {} t WHERE {}").format(self._relation, self._matches_parameters(first=0))
+        if not returning:
+            return delete
+        columns = sql.SQL(", ").join(sql.SQL("t.{}").format(self._name(i)) for i in returning)
+        return sql.SQL("{} RETURNING {}").format(delete, columns)
+
+    def delete_image(self, count: int) -> sql.Composed:
+        """For a table without a key: delete ``count`` copies of a row. Parameters: every column."""
+        places = range(len(self.table.columns))
+        return sql.SQL(
+            "DELETE FROM {relation} t USING (SELECT t.tableoid, t.ctid FROM {relation} t"
+            " WHERE ROW({names})::text = ROW({values})::text LIMIT {count}) d"
+            " WHERE t.tableoid = d.tableoid AND t.ctid = d.ctid"
+        ).format(
+            relation=self._relation,
+            names=sql.SQL(", ").join(sql.SQL("t.{}").format(self._name(i)) for i in places),
+            values=sql.SQL(", ").join(sql.SQL("{}::{}").format(_parameter(i), sql.SQL(self._type(i))) for i in places),
+            count=sql.Literal(count),
+        )
 
     # --- parts --------------------------------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ from typing import Final, LiteralString
 from psycopg import sql
 from psycopg.rows import dict_row
 
-from replicator.apply.statements import MAX_COLUMNS, TargetColumn, TargetTable
+from replicator.apply.statements import TargetColumn, TargetTable
 from replicator.control import TableRecord
 from replicator.errors import SchemaMismatchError
 from replicator.model import Relation, ReplicaIdentity
@@ -82,7 +82,7 @@ async def read_target_table(connection: Connection, relation: Relation) -> Targe
         [[attnums.index(n) for n in sorted(index)] for index, usable in indexes if usable and index <= set(attnums)],
     )
     key_attnums = frozenset(attnums[i] for i in key or ())
-    result = TargetTable(
+    return TargetTable(
         relation.table,
         columns,
         key,
@@ -90,12 +90,6 @@ async def read_target_table(connection: Connection, relation: Relation) -> Targe
         # a partition may have unique indexes of its own
         has_other_unique=table["partitioned"] or any(index != key_attnums for index, _ in indexes),
     )
-    if not result.can_stage:
-        raise SchemaMismatchError(
-            f"table {relation.table} has {len(columns)} columns; with its key that is more than {MAX_COLUMNS - 1}",
-            hint="Exclude the table, or split it: replicator stages changes in a table with a column more.",
-        )
-    return result
 
 
 def _require_complete(relation: Relation, found: Mapping[str, dict[str, object]]) -> None:

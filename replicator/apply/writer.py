@@ -5,9 +5,12 @@ from itertools import islice
 from typing import Final
 
 import psycopg
-from psycopg import sql
+from psycopg import AsyncRawCursor, sql
+from psycopg.pq.abc import PGresult
+from psycopg.rows import TupleRow
 
 from replicator.apply.batch import KeyedChanges, KeylessChanges, unchanged_positions
+from replicator.apply.single import SingleRows, Values
 from replicator.apply.statements import DELETE_GROUP, Statements, TargetTable
 from replicator.apply.values import without_unchanged
 from replicator.errors import ApplyError, DivergenceError, ReplicatorError, Side
@@ -34,6 +37,7 @@ class TableWriter:
         self._table = table
         self.statements = Statements(table, stage)
         self.always_stages = False
+        self._singly = SingleRows(self.statements, self._run_single)
         self._staged = False
         self._stage_exists = False
 
@@ -62,27 +66,36 @@ class TableWriter:
         updates, moves, inserts = changes.updates, changes.moves, changes.inserts
         if replace or self._table.always_replaces:
             updates, moves = [], [*moves, *updates]
+        if self._table.can_stage:
+            await self._write_sets(changes.deletes, updates, moves)
+        else:
+            await self._singly.write(changes.deletes, updates, moves)
+        if inserts:
+            await self._copy("insert", self.statements.copy_inserts(), inserts, len(inserts))
+
+    async def _write_sets(self, deletes: list[Key], updates: Rows, moves: Rows) -> None:
         updated = _groups(updates, first=DELETE_GROUP + 1)
         moved = _groups(moves, first=DELETE_GROUP + 1 + len(updated))
-        if changes.gone or updated or moved:
+        if deletes or updated or moved:
             await self._prepare_stage()
-        await self._stage_keys(changes.deletes)
+        await self._stage_keys(deletes)
         await self._stage_rows(updated | moved)
         for group, (unchanged, rows) in moved.items():
             if unchanged:
                 await self._checked("update", len(rows), self.statements.fill_staged(group, unchanged))
-        if going := len(changes.gone) + len(moves):
-            operation = " or ".join(["delete"] * bool(changes.gone) + ["update"] * bool(moves))
+        if going := len(deletes) + len(moves):
+            operation = " or ".join(["delete"] * bool(deletes) + ["update"] * bool(moves))
             await self._checked(operation, going, self.statements.delete_staged([DELETE_GROUP, *moved]))
         for group, (unchanged, rows) in updated.items():
             await self._checked("update", len(rows), self.statements.update_staged(group, unchanged))
         if moves:
             await self._checked("update", len(moves), self.statements.insert_staged(moved))
-        if inserts:
-            await self._copy("insert", self.statements.copy_inserts(), inserts, len(inserts))
 
     async def _write_images(self, changes: KeylessChanges) -> None:
-        if changes.removed:
+        if not self._table.can_stage:
+            for image, count in changes.removed.items():
+                await self._singly.remove_image(image, count)
+        elif changes.removed:
             line = b"%d\t%s" if self._table.columns else b"%d%s"
             lines = (line % (count, image) for image, count in changes.removed.items())
             await self._prepare_stage()
@@ -136,6 +149,16 @@ class TableWriter:
             return (await self._connection.execute(statement)).rowcount
         except psycopg.Error as error:
             raise self._translated(error, operation) from None
+
+    async def _run_single(self, operation: str, statement: sql.Composed, values: Values, planned: int) -> PGresult:
+        cursor: AsyncRawCursor[TupleRow] = AsyncRawCursor(self._connection)
+        try:
+            await cursor.execute(statement, values, prepare=True)
+        except psycopg.Error as error:
+            raise self._translated(error, operation) from None
+        self._expect(operation, planned, cursor.rowcount)
+        assert cursor.pgresult is not None  # the statement was run
+        return cursor.pgresult
 
     async def _copy(self, operation: str, statement: sql.Composed, lines: Iterable[bytes], planned: int) -> None:
         cursor = self._connection.cursor()
