@@ -130,7 +130,7 @@ def without_columns(inventor: Inventor, number: int) -> tuple[Table, Group]:
 def wide(inventor: Inventor, number: int) -> tuple[Table, Group]:
     """Many columns: the row's values and their staging come near the limit of a page, or of columns."""
     made = draft(inventor, 1)
-    made.columns += [Column(f"w{n}", INTEGER) for n in range(inventor.random.choice((100, 1590)))]
+    made.columns += [Column(f"w{n}", INTEGER) for n in range(inventor.random.choice((100, 1580)))]
     add_key(made)
     return made.finish(number)
 
