@@ -8,7 +8,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from replicator.errors import ConfigurationError
-from replicator.model import KeylessPolicy, SchemaMode
+from replicator.model import KeylessPolicy, SchemaMode, SpoolMode
 
 MIB = 1024 * 1024
 
@@ -49,6 +49,11 @@ class Settings(BaseSettings):
     index_jobs: int = Field(2, ge=1, le=16, description="connections to the target that build indexes")
     split_bytes: int = Field(1024 * MIB, ge=MIB, description="a table larger than this is copied in parts of this size")
     buffer_bytes: int = Field(64 * MIB, ge=MIB, description="rows held in memory before they are applied, in bytes")
+    spool: SpoolMode = Field(
+        SpoolMode.AUTO,
+        description="keep changes on the target while tables are copied: always, never, or auto: when the slot keeps "
+        "more than a fifth of max_slot_wal_keep_size",
+    )
     slot_timeout: float = Field(
         300, gt=0, description="seconds to wait for old transactions of the source when a slot is made"
     )

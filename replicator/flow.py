@@ -9,6 +9,7 @@ the batches grow by themselves.
 
 import asyncio
 import time
+from typing import Protocol
 
 from monitoring.metrics import Metrics
 from replicator.apply.batch import Batch, relations_of
@@ -18,15 +19,24 @@ from replicator.lag import LagTracker
 from replicator.lsn import Lsn
 from replicator.model import POSTGRES_EPOCH, Transaction
 from replicator.pulse import Counters
-from replicator.source.stream import Received, ReplicationStream
+from replicator.source.stream import Received
+
+
+class Changes(Protocol):
+    """Where transactions come from: the stream, or the spool."""
+
+    @property
+    def received(self) -> Lsn:
+        """Everything that the source committed before it has arrived."""
+
+    async def next(self) -> Received:
+        """Wait for something, and take everything that has arrived."""
 
 
 class Flow:
     """Moves what the stream receives to the target, and counts it."""
 
-    def __init__(
-        self, stream: ReplicationStream, target: Target, metrics: Metrics, counters: Counters, lag: LagTracker
-    ) -> None:
+    def __init__(self, stream: Changes, target: Target, metrics: Metrics, counters: Counters, lag: LagTracker) -> None:
         self._stream = stream
         self._target = target
         self._metrics = metrics

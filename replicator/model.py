@@ -160,6 +160,14 @@ class SchemaMode(Enum):
     EXISTING = "existing"
 
 
+class SpoolMode(Enum):
+    """REPLICATOR_SPOOL: whether changes are kept on the target while tables are being copied."""
+
+    AUTO = "auto"
+    ALWAYS = "always"
+    NEVER = "never"
+
+
 class KeylessPolicy(Enum):
     """REPLICATOR_KEYLESS: what to do with a table whose updates and deletes could not be replicated."""
 

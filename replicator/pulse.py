@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,11 +48,13 @@ class Pulse:
     lag: LagTracker
     _slot: Slot | None = None
     _migration: control.Migration | None = None
-    _confirming: tuple[ReplicationStream, Confirmation, int | None] | None = None
+    _confirming: tuple[ReplicationStream, Confirmation, int | None, Callable[[], Lsn]] | None = None
 
-    def confirm_to(self, stream: ReplicationStream, confirmation: Confirmation, keep_bytes: int | None) -> None:
-        """From now on, tell the stream with every beat what may be confirmed (law 3)."""
-        self._confirming = (stream, confirmation, keep_bytes)
+    def confirm_to(
+        self, stream: ReplicationStream, confirmation: Confirmation, keep_bytes: int | None, durable: Callable[[], Lsn]
+    ) -> None:
+        """From now on, tell the stream with every beat what may be confirmed: what is ``durable()`` (law 3)."""
+        self._confirming = (stream, confirmation, keep_bytes, durable)
 
     def stop_confirming(self) -> None:
         """The stream is closed."""
@@ -99,11 +102,11 @@ class Pulse:
             self.metrics.set_lag(self._lag_bytes(slot), self.lag.seconds(self.counters.progress, now))
 
     def _confirm(self) -> None:
-        if self._confirming is None or self.counters.progress == INVALID:
+        if self._confirming is None:
             return
-        stream, confirmation, keep_bytes = self._confirming
+        stream, confirmation, keep_bytes, durable = self._confirming
         now = time.monotonic()
-        confirmation.record(self.counters.progress, now)
+        confirmation.record(durable(), now)
         stream.confirm(confirmation.due(now, keep_bytes))
 
     def _lag_bytes(self, slot: Slot) -> int:

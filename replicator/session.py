@@ -34,15 +34,16 @@ from replicator.errors import (
     TargetError,
 )
 from replicator.flow import Flow
+from replicator.incoming import Incoming
 from replicator.lag import LagTracker
 from replicator.lease import Lease
 from replicator.lsn import INVALID, Lsn, format_lsn
 from replicator.model import Phase
-from replicator.postgres import Connection, connect, connected, reporting, translate
+from replicator.postgres import Connection, connected, reporting, translate
 from replicator.pulse import Counters, Pulse
-from replicator.source.confirmation import Confirmation
-from replicator.source.slot import Slot, check_resumable, identify, read_keep_bytes, read_slot, read_wal_end
-from replicator.source.stream import ReplicationStream
+from replicator.source.slot import read_wal_end
+from replicator.spool.reader import SpoolReader
+from replicator.spool.run import Spooling
 
 log = structlog.get_logger(__name__)
 
@@ -60,6 +61,8 @@ class Session:
         self._counters = Counters()
         self._finished = asyncio.Event()
         self._pulse = Pulse(lease, source, metrics, health, self._counters, self._finished, lag)
+        self._incoming = Incoming(settings, lease, source, self._pulse)
+        self._spooling = Spooling(settings, lease, source, self._incoming)
         self._streaming_since: float | None = None
         self._waits_for: str | None = None
         self._refused = INVALID
@@ -86,7 +89,7 @@ class Session:
             try:
                 self._known_at = await self._wal_end()
                 self._fingerprint = await self._read_fingerprint()
-                await bootstrap(self._settings, self._lease.epoch, self._metrics)
+                await self._spooling.beside(bootstrap(self._settings, self._lease.epoch, self._metrics))
                 if not stream:
                     return await self._recovered()
                 await self._stream_until_finished()
@@ -152,6 +155,8 @@ class Session:
             raise ReplicatorError("no migration is recorded after the bootstrap")
         if migration.phase is Phase.BOOTSTRAP:
             await control.set_phase(self._lease.connection, Phase.STREAMING)
+        if await self._spooling.is_used():
+            await self._drain()
         async with self._flow(migration) as flow:
             self._streaming_since = time.monotonic()
             watch = self._watch(max(flow.progress, self._refused))
@@ -202,38 +207,37 @@ class Session:
         except psycopg.Error as error:
             raise translate(error, Side.SOURCE, "reading the end of the WAL") from None
 
-    @contextlib.asynccontextmanager
-    async def _flow(self, migration: Migration) -> AsyncIterator[Flow]:
-        settings = self._settings
-        target = await Target.open(settings.target, self._lease.epoch, self._known_at)
+    async def _drain(self) -> None:
+        """Apply what was spooled, while the spool takes what comes meanwhile, then the rest of it."""
+        target = await Target.open(self._settings.target, self._lease.epoch, self._known_at)
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(target.close)
-            slot = await self._resumable_slot(migration)
-            stream = await ReplicationStream.open(
-                settings.source,
-                migration.slot,
-                migration.publications,
-                target.progress,
-                confirmed=slot.confirmed_flush,
-                buffer_bytes=settings.buffer_bytes // 2,
-                status_interval=settings.status_interval,
-            )
-            stack.push_async_callback(stream.close)
-            confirmation = Confirmation(slot.confirmed_flush or target.progress, settings.confirm_delay)
-            self._pulse.confirm_to(stream, confirmation, await read_keep_bytes(self._source))
-            stack.callback(self._pulse.stop_confirming)
+            connection = await stack.enter_async_context(connected(self._settings.target, Side.TARGET, "worker spool"))
+            log.info("applying what was spooled", from_lsn=format_lsn(target.progress))
+            reader = SpoolReader(connection, lambda: target.progress)
+            flow = Flow(reader, target, self._metrics, self._counters, self._pulse.lag)
+            try:
+                await self._spooling.beside(self._apply(flow, reader.caught_up))
+                await self._apply(flow, reader.caught_up)
+            finally:
+                self._refused = flow.taken
+            progress = await control.read_progress(connection)
+            if progress is not None and progress.durable > target.progress:
+                await target.advance(progress.durable)
+            await control.end_spool(connection, self._lease.epoch)
+
+    async def _apply(self, flow: Flow, caught_up: asyncio.Event) -> None:
+        caught_up.clear()
+        await _first_of(flow.run(self._settings.status_interval), caught_up.wait())
+
+    @contextlib.asynccontextmanager
+    async def _flow(self, migration: Migration) -> AsyncIterator[Flow]:
+        target = await Target.open(self._settings.target, self._lease.epoch, self._known_at)
+        async with contextlib.AsyncExitStack() as stack:
+            stack.push_async_callback(target.close)
+            stream = await stack.enter_async_context(self._incoming.open(migration, lambda: target.progress))
             log.info("streaming", slot=migration.slot, from_lsn=format_lsn(target.progress))
             yield Flow(stream, target, self._metrics, self._counters, self._pulse.lag)
-
-    async def _resumable_slot(self, migration: Migration) -> Slot:
-        """Read the slot, and raise unless the stream may go on at the target's progress."""
-        replication = await connect(self._settings.source, Side.SOURCE, "identity", replication=True)
-        try:
-            identity = await identify(replication)
-        finally:
-            await replication.close()
-        progress = await control.read_progress(self._lease.connection)
-        return check_resumable(await read_slot(self._source, migration.slot), identity, migration, progress)
 
 
 def _told(error: ReplicatorError) -> dict[str, Any]:

@@ -15,12 +15,21 @@ from replicator.postgres import Connection
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """The end LSN of the last applied transaction (law 1), and the nonce of the last marker in it."""
+    """The end LSN of the last applied transaction (law 1), and the nonce of the last marker in it.
+
+    ``spooled`` is where the spool ends: what lies between is durable on the target, and not applied yet.
+    """
 
     epoch: UUID
     lsn: Lsn
     marker: str | None
     updated_at: datetime
+    spooled: Lsn | None = None
+
+    @property
+    def durable(self) -> Lsn:
+        """Where the stream goes on: everything before it is on the target, applied or spooled."""
+        return self.lsn if self.spooled is None else max(self.lsn, self.spooled)
 
 
 async def read_progress(connection: Connection) -> Progress | None:
@@ -29,7 +38,8 @@ async def read_progress(connection: Connection) -> Progress | None:
     row = await cursor.fetchone()
     if row is None:
         return None
-    return Progress(row["epoch"], parse_lsn(row["lsn"]), row["marker"], row["updated_at"])
+    spooled = row["spooled"] and parse_lsn(row["spooled"])
+    return Progress(row["epoch"], parse_lsn(row["lsn"]), row["marker"], row["updated_at"], spooled)
 
 
 async def start_progress(connection: Connection, epoch: UUID, lsn: Lsn) -> None:

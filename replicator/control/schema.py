@@ -62,6 +62,7 @@ PROGRESS: Final = _one_row_table(
     sa.Column("epoch", sa.Uuid, nullable=False),
     sa.Column("lsn", _PgLsn, nullable=False),
     sa.Column("marker", sa.Text),
+    sa.Column("spooled", _PgLsn),
     _timestamp("updated_at", default=True),
 )
 WORKER: Final = _one_row_table(
@@ -87,6 +88,13 @@ TABLES: Final = sa.Table(
     sa.Column("bytes", sa.BigInteger),
     sa.Column("shape", postgresql.JSONB),
     _timestamp("updated_at", default=True),
+)
+SPOOL: Final = sa.Table(
+    "spool",
+    METADATA,
+    sa.Column("number", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("end_lsn", _PgLsn),
+    sa.Column("data", sa.LargeBinary, nullable=False),
 )
 STEPS: Final = sa.Table(
     "steps",

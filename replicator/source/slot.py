@@ -233,7 +233,7 @@ async def drop_slot(connection: Connection, name: str) -> None:
 def check_resumable(
     slot: Slot | None, identity: SourceIdentity, migration: Migration, progress: Progress | None
 ) -> Slot:
-    """Return the slot if the stream may go on at ``progress`` without skipping a change, else raise.
+    """Return the slot if the stream may go on at ``progress.durable`` without skipping a change, else raise.
 
     Raises SourceChangedError (another server, timeline, database, or WAL behind progress), SlotLostError, or
     TargetLostCommitsError (the slot is confirmed beyond progress).
@@ -245,13 +245,13 @@ def check_resumable(
         raise SlotLostError(f"replication slot {migration.slot} was invalidated: the source removed WAL that it needed")
     if progress is None:
         return slot
-    if progress.lsn > slot.wal_lsn:
+    if progress.durable > slot.wal_lsn:
         raise SourceChangedError(
-            f"progress is at {format_lsn(progress.lsn)}, but the source's WAL ends at {format_lsn(slot.wal_lsn)}"
+            f"progress is at {format_lsn(progress.durable)}, but the source's WAL ends at {format_lsn(slot.wal_lsn)}"
         )
-    if slot.confirmed_flush is not None and slot.confirmed_flush > progress.lsn:
+    if slot.confirmed_flush is not None and slot.confirmed_flush > progress.durable:
         raise TargetLostCommitsError(
-            f"progress is at {format_lsn(progress.lsn)}, "
+            f"progress is at {format_lsn(progress.durable)}, "
             f"but the slot is confirmed up to {format_lsn(slot.confirmed_flush)}: the target lost commits"
         )
     return slot
