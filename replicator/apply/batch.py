@@ -13,6 +13,7 @@ A table without a key is a multiset of whole rows: a change adds one copy of an 
 Nothing here hides a conflict: what cannot follow from a consistent beginning raises (law 4).
 """
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
@@ -35,6 +36,8 @@ from replicator.model import (
 
 MARKER_PREFIX: Final = "replicator"
 """The prefix of our own logical messages, whose content is a nonce."""
+
+_NONCE: Final = re.compile(rb"[0-9a-f]{32}")
 
 
 NEVER: Final = Lsn(2**64 - 1)
@@ -220,6 +223,7 @@ class Batch:
         """
         if self.first_lsn == INVALID:
             self.first_lsn = transaction.commit_lsn
+        self.marker = marker_of(transaction) or self.marker
         try:
             for change in transaction.changes:
                 self._add(change, transaction.commit_lsn)
@@ -232,8 +236,6 @@ class Batch:
 
     def _add(self, change: Change, commit_lsn: Lsn) -> None:
         if isinstance(change, LogicalMessage):
-            if change.prefix == MARKER_PREFIX:
-                self.marker = change.content.decode(errors="replace")
             return
         if isinstance(change, Truncate):
             self._truncate(change, commit_lsn)
@@ -292,6 +294,19 @@ class Batch:
     def changes(self) -> int:
         """Changes of rows that were folded in, before coalescing."""
         return sum(self.operations.values())
+
+
+def marker_of(transaction: Transaction) -> str | None:
+    """The nonce of a cutover's marker, which is a whole transaction of its own.
+
+    Other programs may use the prefix as well, with any content; what is beside other changes is none of ours.
+    """
+    if len(transaction.changes) != 1 or not transaction.complete:
+        return None
+    (change,) = transaction.changes
+    if not isinstance(change, LogicalMessage) or change.prefix != MARKER_PREFIX:
+        return None
+    return change.content.decode() if _NONCE.fullmatch(change.content) else None
 
 
 def relations_of(transaction: Transaction) -> Iterable[Relation]:

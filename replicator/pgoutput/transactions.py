@@ -13,6 +13,9 @@ _OVERHEAD: Final = 128
 """Bytes that CPython adds to a change beside its row: two objects and their place in a list. A small row weighs more
 for these than for itself, so that a bound that left them out would bound nothing."""
 
+_MESSAGE: Final = 32
+"""Bytes of our own logical messages. Longer ones are of other programs, and may be as large as memory."""
+
 
 class Assembler:
     """Takes the messages of one START_REPLICATION in order; hands out each transaction at its Commit.
@@ -77,7 +80,7 @@ class Assembler:
 
     def _on_emitted(self, message: Emitted) -> Transaction | None:
         # one that is not transactional may stand anywhere, and nothing of ours is written so
-        if not message.transactional:
+        if not message.transactional or len(message.content) > _MESSAGE:
             return None
         return self._add(LogicalMessage(message.prefix, message.content), len(message.content))
 

@@ -6,7 +6,7 @@ from replicator.errors import ApplyError, SchemaMismatchError, UnknownTableError
 from replicator.lsn import Lsn
 from replicator.model import UNCHANGED, LogicalMessage, ReplicaIdentity, TableState
 from tests.fixtures.applying import Applier
-from tests.fixtures.changes import delete, insert, relation, truncate, update
+from tests.fixtures.changes import delete, insert, relation, transaction, truncate, update
 
 LONG = "long value " * 1000
 STAGES = "SELECT count(*) FROM pg_class WHERE relname LIKE 'replicator\\_stage\\_%'"
@@ -169,10 +169,13 @@ async def test_law_1_progress_is_the_end_of_the_last_transaction_of_the_batch(ap
 
 
 async def test_a_marker_is_stored_with_the_progress_of_its_transaction(applier: Applier) -> None:
-    await applier.apply(LogicalMessage("replicator", b"nonce"))
+    nonce = "0123456789abcdef" * 2
+    first = applier.transaction()
+    marker = transaction(LogicalMessage("replicator", nonce.encode()), lsn=first.commit_lsn + 10)
+    await applier.apply_batch(first, marker)
     await applier.apply()
 
-    assert applier.rows("SELECT marker FROM replicator.progress") == [("nonce",)]
+    assert applier.rows("SELECT marker FROM replicator.progress") == [(nonce,)]
 
 
 async def test_an_idle_advance_is_persisted(applier: Applier) -> None:

@@ -16,13 +16,15 @@ from replicator.apply.batch import (
 )
 from replicator.errors import ProtocolError, UnknownTableError
 from replicator.lsn import INVALID, Lsn
-from replicator.model import UNCHANGED, Change, LogicalMessage, Relation, ReplicaIdentity, Truncate
+from replicator.model import UNCHANGED, Change, LogicalMessage, Relation, ReplicaIdentity, Transaction, Truncate
 from tests.fixtures.changes import delete, insert, piece, relation, row, transaction, truncate, update
 
 T = relation(["id", "a", "b"], ["id"])
 OTHER = relation(["id"], ["id"], name="other", oid=2)
 FULL = relation(["id", "a", "b"], identity=ReplicaIdentity.FULL)
 KEYLESS = relation(["a", "b"], identity=ReplicaIdentity.FULL)
+
+NONCE, OTHER_NONCE = b"0123456789abcdef" * 2, b"fedcba9876543210" * 2
 
 BY_ID = Rule((0,), INVALID)
 NO_KEY = Rule(None, INVALID)
@@ -359,10 +361,25 @@ def test_law_4_a_row_of_a_table_that_is_never_taken_is_not_skipped() -> None:
 
 def test_the_last_marker_of_our_own_is_kept() -> None:
     batch = folded(
-        LogicalMessage("replicator", b"one"), LogicalMessage("replicator", b"two"), LogicalMessage("app", b"three")
+        LogicalMessage("replicator", NONCE), LogicalMessage("replicator", OTHER_NONCE), LogicalMessage("app", NONCE)
     )
 
-    assert (batch.marker, batch.transactions, batch.segments) == ("two", 3, [])
+    assert (batch.marker, batch.transactions, batch.segments) == (OTHER_NONCE.decode(), 3, [])
+
+
+@pytest.mark.parametrize("content", [b"", b"\0" * 32, b"\xff" * 32, b"x" * 32, NONCE + b"\n", NONCE[1:]])
+def test_what_another_program_writes_under_our_prefix_is_no_marker(content: bytes) -> None:
+    assert folded(LogicalMessage("replicator", NONCE), LogicalMessage("replicator", content)).marker == NONCE.decode()
+
+
+@pytest.mark.parametrize(
+    "other",
+    [transaction(LogicalMessage("replicator", NONCE), insert(T, "1")), piece(LogicalMessage("replicator", NONCE))],
+)
+def test_a_marker_is_a_whole_transaction_of_its_own(other: Transaction) -> None:
+    batch = Batch(rules())
+    batch.add(other)
+    assert batch.marker is None
 
 
 def test_a_piece_ends_no_transaction() -> None:

@@ -83,6 +83,13 @@ def test_a_transactional_message_is_a_change() -> None:
     assert list(transaction.changes) == [LogicalMessage("replicator", b"nonce")]
 
 
+def test_a_message_that_is_longer_than_ours_is_not_kept() -> None:
+    payloads = [wire.begin(), wire.emitted(b"replicator", b"x" * MIB), wire.insert(5, [b"1"]), wire.commit()]
+    (transaction,) = fed(Assembler(MIB), *payloads)
+    assert [type(change) for change in transaction.changes] == [Insert]
+    assert transaction.size < MIB
+
+
 def test_other_messages_are_ignored_in_and_outside_a_transaction() -> None:
     message = wire.emitted(b"app", b"x", transactional=False)
 
