@@ -36,7 +36,7 @@ class SingleRows:
         moved = [await self._taken(origin, row) for origin, row in moves]
         for key, row in updates:
             await self._update(key, row)
-        insert = self._once("insert", (), lambda _: self._statements.insert_row())
+        insert = self._once("insert", (), lambda _: self._statements.insert_row(with_local=True))
         for values in moved:
             await self._run("update", insert, values, 1)
 
@@ -46,12 +46,13 @@ class SingleRows:
         await self._run("delete", statement, parameters(image), count)
 
     async def _taken(self, origin: Key, row: Row) -> Values:
-        """Delete the row of that key, and return its final image, with what was not sent as it was."""
-        unchanged = unchanged_positions(row)
-        statement = self._once("delete", unchanged, self._statements.delete_row)
+        """Delete the row of that key, and return its final image, completed by what was not sent and local values."""
+        local = self._statements.table.local_positions
+        kept = unchanged_positions(row) + local
+        statement = self._once("delete", kept, self._statements.delete_row)
         result = await self._run("update", statement, parameters(origin), 1)
-        values = parameters(row)
-        for n, position in enumerate(unchanged):
+        values = parameters(row) + [None] * len(local)
+        for n, position in enumerate(kept):
             before = result.get_value(0, n)
             values[position] = None if before is None else WireText(before)
         return values

@@ -23,7 +23,7 @@ DELETE_GROUP: Final = 0
 
 @dataclass(frozen=True, slots=True)
 class TargetColumn:
-    """A published column on the target; ``type`` is its base type as SQL, with a collation if it is not the type's.
+    """A column on the target; ``type`` is its base type as SQL, with a collation if it is not the type's.
 
     ``equality_schema`` is where the type's ``=`` lies: an extension's need not be on the search_path.
     """
@@ -40,6 +40,8 @@ class TargetTable:
 
     ``key`` is the positions of the key columns, or None. ``partitioned`` tells a root from a table of its own.
     ``has_other_unique`` says whether a unique or exclusion constraint besides the key may collide inside a batch.
+    ``local`` are the columns that only the target has and does not compute itself; their positions come after those of
+    ``columns``. A row that is deleted and inserted again to update it keeps their values.
     """
 
     name: TableName
@@ -47,6 +49,17 @@ class TargetTable:
     key: tuple[int, ...] | None
     partitioned: bool
     has_other_unique: bool
+    local: tuple[TargetColumn, ...] = ()
+
+    @property
+    def all_columns(self) -> tuple[TargetColumn, ...]:
+        """The published columns, then the local ones."""
+        return self.columns + self.local
+
+    @property
+    def local_positions(self) -> tuple[int, ...]:
+        """Positions of the local columns in ``all_columns``."""
+        return tuple(range(len(self.columns), len(self.all_columns)))
 
     @property
     def settable(self) -> tuple[int, ...]:
@@ -62,7 +75,7 @@ class TargetTable:
     @property
     def can_stage(self) -> bool:
         """Whether a staging table has room for the group and the origin key beside any row of the table."""
-        return len(self.columns) <= _MAX_STAGED
+        return len(self.all_columns) <= _MAX_STAGED
 
 
 class Statements:
@@ -88,7 +101,7 @@ class Statements:
         ]
         columns += [
             sql.SQL("{} {}").format(_column(position), sql.SQL(self._type(position)))
-            for position in range(len(self.table.columns))
+            for position in range(len(self.table.all_columns))
         ]
         return sql.SQL("CREATE TEMPORARY TABLE {} ({}) ON COMMIT DELETE ROWS").format(
             self._stage_name, sql.SQL(", ").join(columns)
@@ -96,12 +109,15 @@ class Statements:
 
     def copy_to_stage(self) -> sql.Composed:
         """COPY whose lines are: group, origin key, every published column."""
-        return sql.SQL("COPY {} FROM STDIN").format(self._stage)
+        return self._copy_to_stage([_column(i) for i in range(len(self.table.columns))])
 
     def copy_keys_to_stage(self) -> sql.Composed:
         """COPY whose lines are: group, origin key."""
-        columns = [sql.Identifier("g"), *(_origin(n) for n in range(len(self._key)))]
-        return sql.SQL("COPY {} ({}) FROM STDIN").format(self._stage, sql.SQL(", ").join(columns))
+        return self._copy_to_stage([])
+
+    def _copy_to_stage(self, columns: Iterable[sql.Identifier]) -> sql.Composed:
+        names = [sql.Identifier("g"), *(_origin(n) for n in range(len(self._key))), *columns]
+        return sql.SQL("COPY {} ({}) FROM STDIN").format(self._stage, sql.SQL(", ").join(names))
 
     def clear_stage(self) -> sql.Composed:
         """Empty the staging table within a transaction."""
@@ -133,18 +149,19 @@ class Statements:
             self._relation, assignments, self._stage, sql.Literal(group), self._matches_origin()
         )
 
-    def fill_staged(self, group: int, unchanged: Sequence[int]) -> sql.Composed:
-        """Take the values that were not sent from the rows that are about to be deleted."""
-        assignments = sql.SQL(", ").join(sql.SQL("{} = t.{}").format(_column(i), self._name(i)) for i in unchanged)
+    def fill_staged(self, group: int, positions: Sequence[int]) -> sql.Composed:
+        """Take the values at these positions, which were not sent, from the rows that are about to be deleted."""
+        assignments = sql.SQL(", ").join(sql.SQL("{} = t.{}").format(_column(i), self._name(i)) for i in positions)
         return sql.SQL("UPDATE {} s SET {} FROM {} t WHERE s.g = {} AND {}").format(
             self._stage, assignments, self._relation, sql.Literal(group), self._matches_origin()
         )
 
     def insert_staged(self, groups: Iterable[int]) -> sql.Composed:
-        """Insert the final images that are staged in these groups."""
-        columns = sql.SQL(", ").join(_column(i) for i in range(len(self.table.columns)))
+        """Insert the final images that are staged in these groups, with the local values that were there."""
+        places = range(len(self.table.all_columns))
+        columns = sql.SQL(", ").join(_column(i) for i in places)
         return sql.SQL("INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM {} WHERE g = ANY ({})").format(
-            self._insertable, self._names(), columns, self._stage, sql.Literal(list(groups))
+            self._insertable, self._names(places), columns, self._stage, sql.Literal(list(groups))
         )
 
     def delete_staged_images(self) -> sql.Composed:
@@ -167,13 +184,14 @@ class Statements:
 
     # --- row by row, for tiny batches, on a raw cursor ----------------------------------------------------------------
 
-    def insert_row(self) -> sql.Composed:
-        """Parameters: every column."""
-        if not self.table.columns:
+    def insert_row(self, *, with_local: bool = False) -> sql.Composed:
+        """Parameters: every published column, then every local one, or none of these."""
+        places = range(len(self.table.all_columns if with_local else self.table.columns))
+        if not places:
             return sql.SQL("INSERT INTO {} DEFAULT VALUES").format(self._insertable)
-        values = sql.SQL(", ").join(_parameter(i) for i in range(len(self.table.columns)))
+        values = sql.SQL(", ").join(_parameter(i) for i in places)
         return sql.SQL("INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE VALUES ({})").format(
-            self._insertable, self._names(), values
+            self._insertable, self._names(places), values
         )
 
     def update_row(self, unchanged: Sequence[int]) -> sql.Composed:
@@ -217,13 +235,14 @@ class Statements:
     # --- parts --------------------------------------------------------------------------------------------------------
 
     def _name(self, position: int) -> sql.Identifier:
-        return sql.Identifier(self.table.columns[position].name)
+        return sql.Identifier(self.table.all_columns[position].name)
 
-    def _names(self) -> sql.Composed:
-        return sql.SQL(", ").join(self._name(i) for i in range(len(self.table.columns)))
+    def _names(self, places: Iterable[int] | None = None) -> sql.Composed:
+        """The columns at these places, by default all that are published."""
+        return sql.SQL(", ").join(map(self._name, range(len(self.table.columns)) if places is None else places))
 
     def _type(self, position: int) -> str:
-        return self.table.columns[position].type
+        return self.table.all_columns[position].type
 
     def _matches_origin(self) -> sql.Composed:
         return sql.SQL(" AND ").join(

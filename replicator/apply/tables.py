@@ -76,6 +76,8 @@ async def read_target_table(connection: Connection, relation: Relation) -> Targe
     await cursor.execute(_UNIQUE, [table["oid"]])
     indexes = [(frozenset(row["attnums"][: row["keys"]]), row["usable"]) for row in await cursor.fetchall()]
     columns = tuple(_column(relation, column.name, found.get(column.name)) for column in relation.columns)
+    published = {column.name for column in columns}
+    local = [row for name, row in found.items() if name not in published and not row["generated"]]
     attnums = [found[column.name]["attnum"] for column in relation.columns]
     key = key_positions(
         relation,
@@ -89,6 +91,7 @@ async def read_target_table(connection: Connection, relation: Relation) -> Targe
         table["partitioned"],
         # a partition may have unique indexes of its own
         has_other_unique=table["partitioned"] or any(index != key_attnums for index, _ in indexes),
+        local=tuple(_column(relation, str(row["name"]), row) for row in local),
     )
 
 

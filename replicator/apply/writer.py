@@ -81,8 +81,8 @@ class TableWriter:
         await self._stage_keys(deletes)
         await self._stage_rows(updated | moved)
         for group, (unchanged, rows) in moved.items():
-            if unchanged:
-                await self._checked("update", len(rows), self.statements.fill_staged(group, unchanged))
+            if kept := unchanged + self._table.local_positions:
+                await self._checked("update", len(rows), self.statements.fill_staged(group, kept))
         if going := len(deletes) + len(moves):
             operation = " or ".join(["delete"] * bool(deletes) + ["update"] * bool(moves))
             await self._checked(operation, going, self.statements.delete_staged([DELETE_GROUP, *moved]))
