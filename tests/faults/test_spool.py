@@ -16,10 +16,10 @@ CREATE TABLE bulk (id int PRIMARY KEY, body text NOT NULL);
 ALTER TABLE bulk ALTER body SET STORAGE PLAIN
 """
 _WRITE = """
-INSERT INTO bulk SELECT n, repeat(md5(n::text), 64)
+INSERT INTO bulk SELECT n, repeat(md5(n::text), 220)
   FROM generate_series((SELECT coalesce(max(id), 0) + 1 FROM bulk), (SELECT coalesce(max(id), 0) + %s FROM bulk)) n
 """
-_ROW_BYTES = 2200
+_ROW_BYTES = 7200
 _RETAINED = """
 SELECT (pg_current_wal_lsn() - restart_lsn) / 1048576, wal_status FROM pg_replication_slots
  WHERE database = current_database()
@@ -98,7 +98,7 @@ def test_a_network_that_drops_in_the_middle_of_a_large_transaction(
     gates.hold(ROWS)
     migration.worker.start()
     gates.wait_reached(ROWS)
-    source.execute(_WRITE, [10_000])
+    source.execute(_WRITE, [3000])
     to_source.cut()
     to_target.cut()
     wait_until(lambda: spooled(migration) > 10, what="a spooled transaction")
