@@ -57,6 +57,7 @@ def invented_plan(random: Random, cases: Sequence[Case]) -> Plan:
             "buffer_bytes": random.choice((_MIB, 64 * _MIB)),
             "split_bytes": _MIB,
             "copy_jobs": random.randint(1, 3),
+            "spool": random.choice(("auto", "always")),
         },
         before=int(total * random.uniform(0.05, 0.5)),
         pace=random.choice((0.0, 0.001, 0.004)),
