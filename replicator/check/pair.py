@@ -1,4 +1,4 @@
-"""Checks that compare the two servers: the same database, versions, encodings, extensions, an empty target, pg_dump."""
+"""Checks that compare the two servers: the same database, versions, extensions, an empty target, pg_dump."""
 
 from collections.abc import Mapping, Sequence
 from typing import Final, LiteralString, NamedTuple
@@ -13,8 +13,7 @@ from replicator.model import SchemaMode
 from replicator.postgres import Connection
 
 _DATABASE: Final[LiteralString] = """
-SELECT (SELECT system_identifier::text FROM pg_catalog.pg_control_system()) AS system_identifier, oid,
-       current_setting('server_version_num')::int AS version, pg_catalog.pg_encoding_to_char(encoding) AS encoding
+SELECT (SELECT system_identifier::text FROM pg_catalog.pg_control_system()) AS system_identifier, oid
   FROM pg_catalog.pg_database
  WHERE datname = current_database()
 """
@@ -66,8 +65,6 @@ class DatabaseFacts(NamedTuple):
 
     system_identifier: str
     oid: int
-    version: int
-    encoding: str
 
 
 async def same_database(pair: Pair) -> list[Finding]:
@@ -75,13 +72,10 @@ async def same_database(pair: Pair) -> list[Finding]:
     return same_database_verdict(await _database(pair.source.connection), await _database(pair.target.connection))
 
 
-async def databases(pair: Pair) -> list[Finding]:
-    """Versions and encodings that go together."""
-    source, target = await _database(pair.source.connection), await _database(pair.target.connection)
-    return [
-        *version_verdict(source.version, target.version),
-        *encoding_verdict(source.encoding, target.encoding),
-    ]
+async def versions(pair: Pair) -> list[Finding]:
+    """Versions that go together."""
+    source, target = pair.source.connection.info, pair.target.connection.info
+    return version_verdict(source.server_version, target.server_version)
 
 
 async def _database(connection: Connection) -> DatabaseFacts:
@@ -113,21 +107,6 @@ def version_verdict(source: int, target: int) -> list[Finding]:
             f"PostgreSQL {target // 10_000} is older than the source's {source // 10_000}: "
             "its schema may use what the target does not know",
             "Use a target of the same version or a newer one.",
-        )
-    ]
-
-
-def encoding_verdict(source: str, target: str) -> list[Finding]:
-    """Text is converted to UTF8 on its way: any encoding can become that, and nothing else holds everything."""
-    if source == target or (target == "UTF8" and source != "SQL_ASCII"):
-        return []
-    return [
-        blocked(
-            Side.TARGET,
-            f"the database's encoding is {target}, the source's is {source}: not every text could be stored",
-            "Create the target database with ENCODING 'UTF8'."
-            if source != "SQL_ASCII"
-            else "Create the target database with ENCODING 'SQL_ASCII', or give the source a real encoding first.",
         )
     ]
 

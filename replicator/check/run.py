@@ -8,7 +8,7 @@ import psycopg
 
 from replicator.check import pair as between
 from replicator.check import source as on_source
-from replicator.check import tables
+from replicator.check import tables, values
 from replicator.check import target as on_target
 from replicator.check.context import Pair, Source, Target, read_source, read_target
 from replicator.check.finding import Finding, blocked, from_error
@@ -30,7 +30,9 @@ TARGET_CHECKS: Final[Sequence[Callable[[Target], Awaitable[list[Finding]]]]] = (
     on_target.replica_mode,
 )
 PAIR_CHECKS: Final[Sequence[Callable[[Pair], Awaitable[list[Finding]]]]] = (
-    between.databases,
+    between.versions,
+    values.encodings,
+    values.xml,
     between.extensions,
     between.emptiness,
     between.programs,

@@ -5,7 +5,6 @@ import pytest
 from replicator.check import Finding, Severity, blocking, source, target
 from replicator.check.pair import (
     DatabaseFacts,
-    encoding_verdict,
     extension_verdict,
     same_database_verdict,
     version_verdict,
@@ -14,12 +13,13 @@ from replicator.check.places import Column, Sent, places_verdict
 from replicator.check.source import SourceFacts
 from replicator.check.tables import stray_verdict
 from replicator.check.target import TargetFacts
+from replicator.check.values import encoding_verdict, length_verdict
 from replicator.errors import Side
 from replicator.model import SchemaMode, TableName
 
 SOURCE = SourceFacts(170004, False, "logical", True, 5, 10, -1, 0, 0, 0, 0)
 TARGET = TargetFacts(180000, False, True, True, 90)
-HERE = DatabaseFacts("7000000000000000001", 5, 170004, "UTF8")
+HERE = DatabaseFacts("7000000000000000001", 5)
 TABLE = TableName("public", "t")
 
 
@@ -109,19 +109,30 @@ def test_given_an_older_target_major_it_is_a_warning() -> None:
 
 
 @pytest.mark.parametrize(
-    ("source_encoding", "target_encoding", "blocks"),
+    ("source_encoding", "target_encoding", "severities"),
     [
-        ("UTF8", "UTF8", False),
-        ("LATIN1", "UTF8", False),
-        ("UTF8", "LATIN1", True),
-        ("SQL_ASCII", "UTF8", True),
-        ("SQL_ASCII", "SQL_ASCII", False),
+        ("UTF8", "UTF8", []),
+        ("LATIN1", "LATIN1", []),
+        ("LATIN1", "UTF8", [Severity.WARNING]),
+        ("UTF8", "LATIN1", [Severity.BLOCKED]),
+        ("UTF8", "SQL_ASCII", [Severity.BLOCKED]),
+        ("SQL_ASCII", "UTF8", [Severity.WARNING]),
+        ("SQL_ASCII", "SQL_ASCII", [Severity.WARNING]),
+        ("SQL_ASCII", "LATIN1", [Severity.BLOCKED]),
     ],
 )
-def test_given_two_encodings_only_a_lossless_pair_passes(
-    source_encoding: str, target_encoding: str, blocks: bool
+def test_given_two_encodings_only_a_lossless_pair_passes_and_only_an_equal_one_in_silence(
+    source_encoding: str, target_encoding: str, severities: list[Severity]
 ) -> None:
-    assert blocking(encoding_verdict(source_encoding, target_encoding)) is blocks
+    found = encoding_verdict(source_encoding, target_encoding)
+
+    assert [finding.severity for finding in found] == severities
+
+
+def test_given_names_that_are_too_long_in_utf8_they_block_and_values_that_may_be_do_not() -> None:
+    found = length_verdict(["é"], ["public.t.c"])
+
+    assert [finding.severity for finding in found] == [Severity.BLOCKED, Severity.WARNING]
 
 
 def test_given_missing_extensions_only_those_that_the_app_uses_block() -> None:
