@@ -32,19 +32,23 @@ UNION ALL
 SELECT 'TRIGGER', n.nspname, r.relname, t.tgname, false, t.tgenabled::text, ''
   FROM pg_catalog.pg_trigger t
   JOIN pg_catalog.pg_class r ON r.oid = t.tgrelid JOIN pg_catalog.pg_namespace n ON n.oid = r.relnamespace
- WHERE NOT t.tgisinternal AND t.tgenabled::text = ANY (%(firing)s) AND t.tgrelid IN (TABLE relations)
+ WHERE NOT t.tgisinternal AND NOT %(replica)s AND t.tgenabled::text IN ('O', 'A') AND t.tgrelid IN (TABLE relations)
 UNION ALL
 SELECT 'RULE', n.nspname, r.relname, w.rulename, false, w.ev_enabled::text, ''
   FROM pg_catalog.pg_rewrite w
   JOIN pg_catalog.pg_class r ON r.oid = w.ev_class JOIN pg_catalog.pg_namespace n ON n.oid = r.relnamespace
- WHERE w.ev_type <> '1' AND w.ev_enabled::text = ANY (%(firing)s) AND w.ev_class IN (TABLE relations)
+ WHERE w.ev_type <> '1' AND w.ev_enabled::text = ANY (%(rules)s) AND w.ev_class IN (TABLE relations)
 UNION ALL
 SELECT 'ROW SECURITY', n.nspname, r.relname, '', false, '', ''
   FROM pg_catalog.pg_class r JOIN pg_catalog.pg_namespace n ON n.oid = r.relnamespace
  WHERE r.relrowsecurity AND r.relforcerowsecurity AND r.oid IN (TABLE relations)
  ORDER BY 1, 2, 3, 4
 """
-"""What fires on applied rows or hides them, in a session of the given replication role."""
+"""What fires on applied rows or hides them, in a session of the given replication role.
+
+With the role ``replica`` a trigger that fires is one that the user has marked for that (ENABLE REPLICA or ALWAYS), so
+it may. A rule never may: it would rewrite the statements of small batches, and not what large ones bring by COPY.
+"""
 
 _ENABLE: Final = {"O": "ENABLE", "A": "ENABLE ALWAYS", "R": "ENABLE REPLICA"}
 
@@ -89,14 +93,15 @@ class _Firing(NamedTuple):
 async def silence(target: Connection, tables: Iterable[TableName], *, replica: bool) -> list[str]:
     """Drop or disable what would fire on applied rows, recorded for the cutover, within the caller's transaction.
 
-    Under session_replication_role=replica (``replica``) foreign keys and ordinary triggers do not fire anyway.
+    Under session_replication_role=replica (``replica``) foreign keys and ordinary triggers do not fire anyway; the
+    triggers that do are meant to.
     """
     names = list(tables)
     parameters = {
         "schemas": [table.schema for table in names],
         "names": [table.name for table in names],
         "replica": replica,
-        "firing": ["A", "R"] if replica else ["O", "A"],
+        "rules": ["A", "R"] if replica else ["O", "A"],
     }
     await target.execute("SET LOCAL search_path = ''")  # so that definitions name tables with their schemas
     cursor = await target.cursor(row_factory=class_row(_Firing)).execute(_FIRING, parameters)

@@ -28,6 +28,7 @@ SOURCE_CHECKS: Final[Sequence[Callable[[Source], Awaitable[list[Finding]]]]] = (
 TARGET_CHECKS: Final[Sequence[Callable[[Target], Awaitable[list[Finding]]]]] = (
     on_target.server,
     on_target.replica_mode,
+    on_target.row_security,
 )
 PAIR_CHECKS: Final[Sequence[Callable[[Pair], Awaitable[list[Finding]]]]] = (
     between.versions,

@@ -1,10 +1,12 @@
 """Checks of the target server: may the role make what a migration needs, and is there room for its connections."""
 
+from collections.abc import Sequence
 from typing import Final, LiteralString, NamedTuple
 
 import psycopg
 from psycopg.rows import class_row
 
+from replicator import control
 from replicator.check.context import Target
 from replicator.check.finding import Finding, blocked, listed, warning
 from replicator.check.source import OLDEST_VERSION
@@ -32,6 +34,23 @@ _FOREIGN_TABLES: Final[LiteralString] = """
 SELECT n.nspname || '.' || c.relname
   FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
  WHERE c.relkind IN ('r', 'p') AND NOT starts_with(n.nspname, 'pg_') AND n.nspname <> 'information_schema'
+   AND NOT pg_catalog.pg_has_role(c.relowner, 'USAGE')
+ ORDER BY 1
+"""
+
+
+_FIRING: Final[LiteralString] = """
+SELECT t.tgname || ' of ' || n.nspname || '.' || c.relname
+  FROM pg_catalog.pg_trigger t
+  JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+ WHERE NOT t.tgisinternal AND t.tgenabled IN ('A', 'R') AND c.relkind IN ('r', 'p') AND n.nspname <> %s
+ ORDER BY 1
+"""
+
+_HIDING: Final[LiteralString] = """
+SELECT n.nspname || '.' || c.relname
+  FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+ WHERE c.relkind IN ('r', 'p') AND pg_catalog.row_security_active(c.oid)
    AND NOT pg_catalog.pg_has_role(c.relowner, 'USAGE')
  ORDER BY 1
 """
@@ -91,10 +110,22 @@ def connection_verdict(free: int, needed: int) -> list[Finding]:
 
 async def replica_mode(target: Target) -> list[Finding]:
     """With a schema of the user's own, triggers and foreign keys are there already and must not act on what comes."""
-    if target.settings.schema_mode is SchemaMode.COPY or await _may_use_replica_mode(target):
+    if target.settings.schema_mode is SchemaMode.COPY:
         return []
-    cursor = await target.connection.execute(_FOREIGN_TABLES)
-    return replica_mode_verdict([name for (name,) in await cursor.fetchall()])
+    if await _may_use_replica_mode(target):
+        return firing_verdict(await _names(target, _FIRING, [control.SCHEMA]))
+    return replica_mode_verdict(await _names(target, _FOREIGN_TABLES))
+
+
+async def row_security(target: Target) -> list[Finding]:
+    """Policies of a schema of the user's own that apply to the role; those of its own tables are lifted meanwhile."""
+    if target.settings.schema_mode is SchemaMode.COPY:
+        return []
+    return row_security_verdict(await _names(target, _HIDING))
+
+
+async def _names(target: Target, query: LiteralString, parameters: Sequence[str] = ()) -> list[str]:
+    return [name for (name,) in await (await target.connection.execute(query, parameters)).fetchall()]
 
 
 async def _may_use_replica_mode(target: Target) -> bool:
@@ -124,5 +155,32 @@ def replica_mode_verdict(not_owned: list[str]) -> list[Finding]:
             "the role may not set session_replication_role: foreign keys are dropped and triggers disabled "
             "until the cutover",
             "Nothing needs doing; GRANT SET ON PARAMETER session_replication_role TO the role would avoid it.",
+        )
+    ]
+
+
+def firing_verdict(triggers: list[str]) -> list[Finding]:
+    """Triggers that their owner has marked to fire on replicated rows."""
+    if not triggers:
+        return []
+    return [
+        warning(
+            Side.TARGET,
+            f"triggers that are enabled as REPLICA or ALWAYS fire on copied and applied rows: {listed(triggers)}",
+            "Nothing needs doing if that is what they are for; else ALTER TABLE … ENABLE TRIGGER, without REPLICA or "
+            "ALWAYS, or DISABLE TRIGGER, until the cutover.",
+        )
+    ]
+
+
+def row_security_verdict(tables: list[str]) -> list[Finding]:
+    """Tables whose rows the role could not see or write as it must."""
+    if not tables:
+        return []
+    return [
+        blocked(
+            Side.TARGET,
+            f"row-level security applies to the role on {listed(tables)}",
+            "Connect as the tables' owner, or as a role with BYPASSRLS.",
         )
     ]

@@ -286,6 +286,28 @@ async def test_given_a_schema_of_the_users_own_the_right_to_replica_mode_is_prob
 
     assert await findings(source, target.superuser_dsn, REPLICATOR_SCHEMA="existing") == []
 
+    target.execute("""
+        CREATE TABLE t (id int PRIMARY KEY);
+        CREATE FUNCTION watch() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+        CREATE TRIGGER meant AFTER INSERT ON t FOR EACH ROW EXECUTE FUNCTION watch();
+        ALTER TABLE t ENABLE REPLICA TRIGGER meant;
+        CREATE TRIGGER ordinary AFTER INSERT ON t FOR EACH ROW EXECUTE FUNCTION watch();
+    """)
+    finding = await only_finding(source, target.superuser_dsn, REPLICATOR_SCHEMA="existing")
+    assert finding.severity is Severity.WARNING
+    assert finding.message.endswith("fire on copied and applied rows: meant of public.t")
+
+
+async def test_given_row_level_security_that_applies_to_the_role_its_tables_are_named(
+    source: Database, target: Database
+) -> None:
+    target.execute("CREATE TABLE own (id int); ALTER TABLE own ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY")
+    target.execute("CREATE TABLE theirs (id int); ALTER TABLE theirs ENABLE ROW LEVEL SECURITY", superuser=True)
+
+    found = await findings(source, target, REPLICATOR_SCHEMA="existing")
+
+    assert "row-level security applies to the role on public.theirs" in [f.message for f in found if blocking([f])]
+
 
 async def test_given_no_pg_dump_that_is_new_enough_it_is_blocked(
     source: Database, target: Database, tmp_path: Any
