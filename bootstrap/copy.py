@@ -29,7 +29,7 @@ from replicator.errors import (
     SnapshotLostError,
 )
 from replicator.model import TableName, TableState
-from replicator.postgres import LATER_SETTINGS, connect_error, qualified, translate
+from replicator.postgres import LATER_SETTINGS, connect_error, has_no_place, qualified, translate
 
 if TYPE_CHECKING:
     _Connection = asyncpg.Connection[asyncpg.Record]
@@ -295,6 +295,11 @@ async def _pin(connection: _Connection, side: Side) -> None:
 _DRIVER_ERRORS: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
 """asyncpg's own classes, and OSError, of which TimeoutError is one."""
 
+_NO_PLACE_REMEDY: Final = (
+    "Correct the text on the source (reading it fails there after SET client_encoding = 'UTF8'), "
+    "then start `replicator run` again: finished tables are kept."
+)
+
 
 def _as_psycopg(error: Exception) -> psycopg.Error:
     """The same error as psycopg would raise it, so that both drivers' errors are told apart in one place."""
@@ -317,4 +322,8 @@ def _as_psycopg(error: Exception) -> psycopg.Error:
 
 
 def _translate(error: Exception, side: Side, doing: str) -> ReplicatorError:
-    return translate(_as_psycopg(error), side, doing, otherwise=CopyError)
+    known = _as_psycopg(error)
+    failure = translate(known, side, doing, otherwise=CopyError)
+    if has_no_place(known):
+        failure.hint = _NO_PLACE_REMEDY
+    return failure

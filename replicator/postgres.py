@@ -157,6 +157,7 @@ _NO_HOST = re.compile(r"failed to resolve host|could not translate host name|Nam
 
 _RETRYABLE_STATES: Final = ("40001", "40P01", "55P03", "57014", "25006", "25P03", "53")
 _UNAVAILABLE_STATES: Final = ("08", "57P01", "57P02", "57P03", "57P05")
+_NO_PLACE_STATES: Final = {"22021": "bytes that are no UTF-8", "22P05": "a character that UTF-8 has no place for"}
 _PRINTABLE_CLASSES: Final = ("08", "0A", "25", "28", "3D", "3F", "40", "42", "53", "55", "57", "58")
 """SQLSTATE classes whose primary message names objects, never values of a row."""
 
@@ -194,10 +195,15 @@ def describe(error: psycopg.Error) -> str:
         )
         if name
     ]
-    condition = type(error).__name__
+    condition = _NO_PLACE_STATES.get(state, type(error).__name__)
     if state.startswith(_PRINTABLE_CLASSES) and error.diag.message_primary:
         condition = error.diag.message_primary
     return f"{condition} ({', '.join([state, *named])})"
+
+
+def has_no_place(error: psycopg.Error) -> bool:
+    """Whether a text could not be converted, or was no text of the encoding that it should be of."""
+    return error.sqlstate in _NO_PLACE_STATES
 
 
 def translate(

@@ -15,10 +15,17 @@ from replicator.apply.statements import DELETE_GROUP, Statements, TargetTable
 from replicator.apply.values import without_unchanged
 from replicator.errors import ApplyError, DivergenceError, ReplicatorError, Side
 from replicator.model import Key, Row
-from replicator.postgres import Connection, translate
+from replicator.postgres import Connection, has_no_place, translate
 
 _LINES_PER_WRITE: Final = 2000
 """Lines joined for one write of COPY data: large writes, and the event loop still gets its turn."""
+
+_NO_PLACE_REMEDY: Final = (
+    "Correct the text on the source (reading it fails there after SET client_encoding = 'UTF8'), then run on the "
+    "target: UPDATE replicator.tables SET state = 'copying' WHERE {table}; the table is copied again, "
+    "and the worker goes on by itself then."
+)
+"""What has been sent stays as it is; a new copy of the table leaves it out."""
 
 Rows = list[tuple[Key, Row]]
 Groups = dict[int, tuple[tuple[int, ...], Rows]]
@@ -174,6 +181,10 @@ class TableWriter:
         doing = f"{operation} in {self._table.name}"
         if isinstance(error, psycopg.errors.UniqueViolation | psycopg.errors.ExclusionViolation):
             return _CollisionError(translate(error, Side.TARGET, f"{doing} found a row in its place").message)
+        if has_no_place(error):
+            table = sql.SQL("schema = {} AND name = {}").format(*map(sql.Literal, self._table.name)).as_string()
+            hint = _NO_PLACE_REMEDY.format(table=table)
+            return ApplyError(translate(error, Side.SOURCE, doing).message, hint=hint, side=Side.SOURCE)
         return translate(error, Side.TARGET, doing, otherwise=ApplyError)
 
 

@@ -215,7 +215,7 @@ def _commit(payload: bytes) -> Commit:
 
 def _origin(payload: bytes) -> Origin:
     (lsn,) = _ORIGIN.unpack_from(payload)
-    name, position = _string(payload, _ORIGIN.size)
+    name, position = _string(payload, _ORIGIN.size, errors="replace")
     _check_end(payload, position)
     return Origin(Lsn(lsn), name)
 
@@ -232,7 +232,8 @@ def _emitted(payload: bytes) -> Emitted:
     flags, lsn = _EMITTED.unpack_from(payload)
     if flags & ~1:
         raise _unreadable(payload)
-    prefix, position = _string(payload, _EMITTED.size)
+    # another program's may be anything, in a database of the encoding SQL_ASCII
+    prefix, position = _string(payload, _EMITTED.size, errors="replace")
     (length,) = _LENGTH.unpack_from(payload, position)
     start = position + _LENGTH.size
     _check_end(payload, start + length)
@@ -248,10 +249,10 @@ def _column(payload: bytes, position: int) -> tuple[RelationColumn, int]:
     return RelationColumn(name, type_oid, type_modifier, bool(flags)), position + _COLUMN_TAIL.size
 
 
-def _string(payload: bytes, position: int) -> tuple[str, int]:
+def _string(payload: bytes, position: int, errors: str = "strict") -> tuple[str, int]:
     """Read a null-terminated name and where the next field starts."""
     end = payload.index(0, position)
-    return payload[position:end].decode(), end + 1
+    return payload[position:end].decode(errors=errors), end + 1
 
 
 def _check_end(payload: bytes, position: int) -> None:

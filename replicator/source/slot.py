@@ -26,7 +26,7 @@ from replicator.errors import (
     TransientError,
 )
 from replicator.lsn import Lsn, format_lsn, parse_lsn
-from replicator.postgres import Connection, describe, translate
+from replicator.postgres import Connection, describe, has_no_place, translate
 
 SYNTAX_ERROR: Final = "42601"
 LOCK_TIMEOUT: Final = "55P03"
@@ -42,6 +42,7 @@ _LOST = re.compile(
     r"can no longer (get changes from|access) replication slot|was invalidated|has been invalidated"
     r"|cannot read from logical replication slot"  # 14 and 15
 )
+_CHANGE = re.compile(r"associated LSN ([0-9A-F]+/[0-9A-F]+)")
 _MISSING = re.compile(r"replication slot .* does not exist", re.DOTALL)
 
 
@@ -145,10 +146,19 @@ def slot_error(error: psycopg.Error, doing: str) -> ReplicatorError:
         return TransientError(f"{doing}: {_OLD_TRANSACTIONS}", side=Side.SOURCE, hint=OLD_TRANSACTIONS_REMEDY)
     if (state == NOT_IN_STATE and _LOST.search(text)) or (state == UNDEFINED and _MISSING.search(text)):
         return SlotLostError(message)
+    if has_no_place(error):
+        # the output plugin tells where, but not in which table
+        place = _CHANGE.search(error.diag.context or "")
+        failure = SourceError(message, hint=_NO_PLACE_REMEDY)
+        return failure.located(f"in the change at {place[1]}") if place else failure
     hint = WAL_LEVEL_REMEDY if state == NOT_IN_STATE and _WAL_LEVEL.search(text) else _SOURCE_REMEDIES.get(state)
     return SourceError(message, hint=hint) if hint else translate(error, Side.SOURCE, doing, otherwise=SourceError)
 
 
+_NO_PLACE_REMEDY: Final = (
+    "The slot cannot send this change. Correct the text on the source (reading it fails there after "
+    "SET client_encoding = 'UTF8'), run `replicator cleanup`, empty the target, and start the migration again."
+)
 _POOLER: Final = "the source does not speak the replication protocol here: this is a connection pooler"
 POOLER_REMEDY: Final = (
     "Use the direct host and port in SOURCE_DATABASE_URL (Supabase: db.<ref>.supabase.co:5432, not the pooler)."

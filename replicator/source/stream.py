@@ -39,6 +39,10 @@ _FRAMES_AT_ONCE: Final = 1000
 _PIECES: Final = 4
 """A transaction is handed out in pieces of this part of the buffer, so that one is applied while the next is read."""
 
+_AS_STORED: Final = "SET client_encoding = SQL_ASCII"
+"""Such a database converts nothing, but would end the stream at bytes that are no UTF-8, for good. So the target has
+to refuse them, which names the table, and leaves them out once it was copied again."""
+
 _SILENCE: Final = 60.0
 """Seconds without a word from the source, though asked, after which it counts as lost; as wal_receiver_timeout."""
 
@@ -93,6 +97,8 @@ class ReplicationStream:
         """
         connection = await connect(dsn, Side.SOURCE, "stream", replication=True)
         try:
+            if connection.info.parameter_status("server_encoding") == "SQL_ASCII":
+                await connection.execute(_AS_STORED)
             await connection.execute(start_replication(slot, publications, start))
         except psycopg.Error as error:
             await connection.close()
