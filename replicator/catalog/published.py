@@ -36,7 +36,8 @@ class PublishedTable:
 
     ``parts`` are where its rows lie: itself, or the leaves below a root whose changes travel under the root's name.
     ``columns`` are the published ones that hold a value of their own (generated columns are left out), in attribute
-    order. ``row_filter`` is an SQL condition, or None. ``insert_only``: updates and deletes are not both published.
+    order. ``row_filter`` is an SQL condition, or None. ``insert_only``: updates and deletes are not both published, or
+    not of all rows.
     """
 
     oid: int
@@ -55,7 +56,7 @@ class PublishedTable:
 
 
 _PUBLICATIONS: Final[LiteralString] = """
-SELECT pubname AS name, pubupdate AS updates, pubdelete AS deletes, pubtruncate AS truncates
+SELECT pubname AS name, pubupdate AS updates, pubdelete AS deletes, pubtruncate AS truncates, pubinsert AS inserts
   FROM pg_catalog.pg_publication
  WHERE pubname = ANY (%s)
 """
@@ -102,12 +103,13 @@ SELECT r.oid AS root, c.oid, n.nspname AS schema, c.relname AS name, c.relkind I
 
 
 class Publication(NamedTuple):
-    """What a publication sends besides inserts."""
+    """What a publication sends."""
 
     name: str
     updates: bool
     deletes: bool
     truncates: bool
+    inserts: bool = True
 
 
 class Entry(NamedTuple):
@@ -145,7 +147,8 @@ class Relation(NamedTuple):
 async def published_tables(connection: Connection, publications: Sequence[str]) -> list[PublishedTable]:
     """Every table that a stream of these publications sends, merged as the server merges them, in name order.
 
-    Raises SourceError when a publication does not exist or two of them give one table different column lists.
+    Raises SourceError when a publication does not exist, or when together they send a table's changes so that updates
+    would miss their rows, or so that the server itself refuses.
     """
     names = list(publications)
     known = await fetch(connection, Publication, _PUBLICATIONS, names)
@@ -189,7 +192,7 @@ def merge_entries(
     return [
         _published(
             table,
-            [publications[e.publication] for relation in trees[oid] for e in own.get(relation.oid, [])],
+            [(e, publications[e.publication]) for relation in trees[oid] for e in own.get(relation.oid, [])],
             columns.get(oid, ()),
             trees[oid],
         )
@@ -199,10 +202,15 @@ def merge_entries(
 
 
 def _published(
-    entries: Sequence[Entry], publications: Sequence[Publication], columns: Sequence[str], tree: Sequence[Relation]
+    entries: Sequence[Entry],
+    sent: Sequence[tuple[Entry, Publication]],
+    columns: Sequence[str],
+    tree: Sequence[Relation],
 ) -> PublishedTable:
+    """One table from its own ``entries``, and from all that are ``sent`` under its name with their publications."""
     first = entries[0]
     table = TableName(first.schema, first.name)
+    publications = [publication for _, publication in sent]
     listed = {entry.columns and frozenset(entry.columns) for entry in entries}
     if len(listed) > 1:
         # the server itself refuses to stream such a table
@@ -210,15 +218,44 @@ def _published(
             f"table {table} has different column lists in {', '.join(entry.publication for entry in entries)}",
             hint="Give the table the same column list in each of REPLICATOR_PUBLICATIONS.",
         )
-    filters = [entry.row_filter for entry in entries]
-    distinct = dict.fromkeys(text for text in filters if text is not None)
+    if not any(publication.inserts for publication in publications):
+        raise SourceError(
+            f"inserts into table {table} are not published",
+            hint="ALTER PUBLICATION … SET (publish = …) with insert, or take the table out of the publication.",
+        )
+    inserted, updated, deleted = (
+        _merged([(e.oid == first.oid, e.row_filter) for e, publication in sent if getattr(publication, operation)])
+        for operation in ("inserts", "updates", "deletes")
+    )
+    if not (_within(updated, inserted) and _within(deleted, inserted)):
+        raise SourceError(
+            f"updates or deletes of rows of table {table} are published whose inserts are not",
+            hint="Give the table the same WHERE in each of REPLICATOR_PUBLICATIONS, or publish the same operations.",
+        )
     return PublishedTable(
         oid=first.oid,
         table=table,
         identity=ReplicaIdentity(first.identity),
         columns=tuple(name for name in columns if first.columns is None or name in first.columns),
-        row_filter=None if None in filters else " OR ".join(distinct),
-        insert_only=not (any(p.updates for p in publications) and any(p.deletes for p in publications)),
+        row_filter=" OR ".join(inserted) if inserted else None,
+        insert_only=not (any(p.updates for p in publications) and any(p.deletes for p in publications))
+        or not (_within(inserted, updated) and _within(inserted, deleted)),
         parts=tuple(Part(r.oid, TableName(r.schema, r.name), r.size, r.main_size) for r in tree if r.leaf and r.sends),
         publishes_truncate=any(p.truncates for p in publications),
     )
+
+
+_Filters = tuple[str, ...] | None
+"""Conditions of which a row must meet one; None: there are none."""
+
+
+def _merged(filters: Iterable[tuple[bool, str | None]]) -> _Filters:
+    """As the server merges row filters over what publishes one operation: those of a root count, if any is its own."""
+    found = list(filters)
+    texts = [text for own, text in found if own] or [None for _ in found]
+    return None if None in texts else tuple(dict.fromkeys(text for text in texts if text))
+
+
+def _within(few: _Filters, many: _Filters) -> bool:
+    """Whether what meets ``few`` certainly meets ``many``."""
+    return many is None or (few is not None and set(few) <= set(many))
