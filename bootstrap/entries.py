@@ -90,6 +90,11 @@ _HEADER: Final = re.compile(r" Name: (?P<name>.*); Type: (?P<kind>[A-Z ]+); Sche
 _END: Final = " PostgreSQL database dump complete"
 
 
+def header_name(name: str) -> str:
+    """A name as pg_dump's headers give it: on one line."""
+    return name.replace("\n", " ").replace("\r", " ")
+
+
 def parse_dump(dump: str) -> list[Entry]:
     """Cut a dump into its entries; what stands before the first one are settings, which are the session's affair."""
     return [

@@ -11,9 +11,9 @@ from uuid import UUID
 import structlog
 
 from bootstrap.attributes import different_attributes
-from bootstrap.entries import Entry, Plan
+from bootstrap.entries import Entry, Plan, header_name
 from bootstrap.making import make_entries, make_schema
-from bootstrap.schema import OWNED_KINDS, dump_app, key_statements, owners_of
+from bootstrap.schema import OWNED_KINDS, app_schemas, dump_app, key_statements, owners_of
 from replicator import control
 from replicator.config import Settings
 from replicator.control import Deferred
@@ -84,7 +84,11 @@ async def make_needed(settings: Settings, source: Connection, target: Connection
     there = await _there(target)
     tables = await _tables(target)
     cursor = await source.execute(_WITH_TABLES)
-    comes_with = {(schema, name) for schema, name, *owner in await cursor.fetchall() if TableName(*owner) not in tables}
+    comes_with = {
+        (header_name(schema), header_name(name))
+        for schema, name, *owner in await cursor.fetchall()
+        if TableName(*owner) not in tables
+    }
     needed = [
         entry
         for entry in plan.before_data
@@ -94,16 +98,18 @@ async def make_needed(settings: Settings, source: Connection, target: Connection
         and (entry.schema, entry.name) not in comes_with
     ]
     if needed:
-        await _make(target, epoch, needed)
+        await _make(target, epoch, needed, await app_schemas(source, settings))
     return plan
 
 
-async def _make(target: Connection, epoch: UUID, entries: Sequence[Entry]) -> None:
+async def _make(target: Connection, epoch: UUID, entries: Sequence[Entry], schemas: Sequence[str]) -> None:
+    needed = {entry.schema for entry in entries}
     try:
         async with target.transaction():
             await control.hold_epoch(target, epoch)
-            for schema in dict.fromkeys(entry.schema for entry in entries):
-                await make_schema(target, schema)
+            for schema in schemas:
+                if header_name(schema) in needed:
+                    await make_schema(target, schema)
             await make_entries(target, entries)
     except TargetError as error:
         raise SchemaMismatchError(error.message, hint=error.hint) from None
@@ -156,7 +162,7 @@ async def _replace_deferred(target: Connection, entries: Sequence[Entry]) -> Non
 
 def _is_of(entry: Entry, table: TableName, owners: Mapping[tuple[str, str, str], TableName]) -> bool:
     if entry.kind == "DEFAULT":
-        return entry.schema == table.schema and entry.name.startswith(f"{table.name} ")
+        return entry.schema == header_name(table.schema) and entry.name.startswith(f"{header_name(table.name)} ")
     return owners.get((OWNED_KINDS[entry.kind], entry.schema, entry.name)) == table
 
 
@@ -168,4 +174,4 @@ async def _there(target: Connection) -> set[tuple[str, str, str]]:
     async with target.transaction():
         await target.execute("SET LOCAL search_path = ''")
         rows = await (await target.execute(_THERE)).fetchall()
-    return {(kind, schema, name) for kind, schema, name in rows}
+    return {(kind, header_name(schema), header_name(name)) for kind, schema, name in rows}

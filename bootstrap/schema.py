@@ -12,7 +12,7 @@ from uuid import UUID
 
 import structlog
 
-from bootstrap.entries import Entry, Plan, parse_dump, plan_entries
+from bootstrap.entries import Entry, Plan, header_name, parse_dump, plan_entries
 from bootstrap.extensions import make_extensions, read_extensions
 from bootstrap.making import make_entries, make_schema
 from bootstrap.pgdump import dump_schemas, dump_tables
@@ -80,7 +80,7 @@ async def copy_schema(settings: Settings, source: Connection, snapshot: str, tar
     steps = await control.read_steps(target)
     if STEP in steps:
         return
-    schemas = await _schemas(source, settings)
+    schemas = await app_schemas(source, settings)
     plan = await dump_app(settings, source, snapshot)
     if schemas:
         with reporting(Side.SOURCE, "reading the extensions", SourceError):
@@ -127,7 +127,8 @@ def _attach_last(plan: Plan) -> Plan:
     return Plan(before, (*attaching, *plan.after_data), plan.cutover)
 
 
-async def _schemas(source: Connection, settings: Settings) -> list[str]:
+async def app_schemas(source: Connection, settings: Settings) -> list[str]:
+    """The names of the schemas that are moved."""
     with reporting(Side.SOURCE, "reading the schemas", SourceError):
         excluded = [*settings.exclude_schemas, *await managed_schemas(source), control.SCHEMA, FENCE]
         cursor = await source.execute(_SCHEMAS, [excluded])
@@ -136,7 +137,7 @@ async def _schemas(source: Connection, settings: Settings) -> list[str]:
 
 async def dump_app(settings: Settings, source: Connection, snapshot: str | None) -> Plan:
     """Dump the app's schemas as the snapshot sees them, or as they are now. Raises as `dump_schemas` does."""
-    schemas = await _schemas(source, settings)
+    schemas = await app_schemas(source, settings)
     if not schemas:
         return Plan((), (), ())
     log.info("dumping the schema", schemas=schemas)
@@ -182,7 +183,7 @@ def _digest(entry: Entry) -> str:
 
 async def _present_schemas(target: Connection) -> frozenset[str | None]:
     cursor = await target.execute("SELECT nspname FROM pg_catalog.pg_namespace")
-    return frozenset(row[0] for row in await cursor.fetchall())
+    return frozenset(header_name(row[0]) for row in await cursor.fetchall())
 
 
 def _schema_of(entry: Entry) -> str | None:
@@ -198,10 +199,13 @@ def _schema_of(entry: Entry) -> str | None:
 
 
 async def owners_of(source: Connection) -> Mapping[tuple[str, str, str], TableName]:
-    """The table that each index, constraint and statistics object of the source belongs to."""
+    """The table that each index, constraint and statistics object of the source belongs to, by its entry's header."""
     with reporting(Side.SOURCE, "reading the indexes", SourceError):
         cursor = await source.execute(_OWNERS)
-        return {(kind, schema, name): TableName(*table) for kind, schema, name, *table in await cursor.fetchall()}
+        return {
+            (kind, header_name(schema), header_name(name)): TableName(*table)
+            for kind, schema, name, *table in await cursor.fetchall()
+        }
 
 
 async def _record_rest(target: Connection, plan: Plan, owners: Mapping[tuple[str, str, str], TableName]) -> None:

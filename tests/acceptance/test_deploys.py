@@ -320,6 +320,41 @@ def test_a_partitioned_table_follows(source: Database, target: Database, make_wo
     assert "waiting until" not in worker.log
 
 
+def test_names_of_several_lines_are_found_again(source: Database, target: Database, make_worker: WorkerMaker) -> None:
+    """Given names that a dump's headers cannot tell as they are, when the app deploys, then nothing is made twice."""
+    source.execute("""
+        CREATE SCHEMA "two\nlines"; SET search_path = "two\nlines";
+        CREATE FUNCTION "f\n1"() RETURNS int LANGUAGE sql AS 'SELECT 1';
+        CREATE TYPE "m\n1" AS ENUM ('sad'); CREATE SEQUENCE "s\n1";
+        CREATE TABLE "t\n1" (id serial PRIMARY KEY, "a\n1" "m\n1" DEFAULT 'sad', n int DEFAULT "two\nlines"."f\n1"());
+        CREATE INDEX "i\n1" ON "t\n1" (n);
+        INSERT INTO "t\n1" DEFAULT VALUES
+    """)
+    worker = make_worker(settings_for(source, target, schema_interval=0.3, recheck_interval=0.5))
+    worker.start()
+    wait_for_phase(target, Phase.STREAMING, worker)
+
+    source.execute("""
+        CREATE SCHEMA "three\n\nlines"; SET search_path = "three\n\nlines";
+        CREATE TYPE "m\n2" AS ENUM ('happy');
+        ALTER TABLE "two\nlines"."t\n1" ADD COLUMN "b\n2" "m\n2" DEFAULT 'happy';
+        CREATE TABLE "t\n2" (id serial PRIMARY KEY); INSERT INTO "t\n2" DEFAULT VALUES;
+        CREATE INDEX "i\n2" ON "two\nlines"."t\n1" ("b\n2");
+        INSERT INTO "two\nlines"."t\n1" DEFAULT VALUES
+    """)
+
+    wait_caught_up(source, target, worker)
+    wait_until(lambda: _made(target) == 2, what="the index and the table")
+    wait_until(lambda: differences(source, target) == [], what="equal sides")
+    assert "waiting until" not in worker.log
+
+
+def _made(target: Database) -> int:
+    names = ["i\n2", "t\n2"]
+    made: int = target.value("SELECT count(*) FROM pg_class WHERE relname = ANY (%s)", [names])
+    return made
+
+
 def test_deploys_while_the_worker_is_away_arrive_though_the_stream_is_behind(migration: Migration) -> None:
     """Given a killed worker, when deploys and writes alternate, then all fits, though the catalog is ahead."""
     migration.worker.kill()
