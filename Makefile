@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test torture check lock clean
+.PHONY: demo test faults torture check lock clean
 .DEFAULT_GOAL := test
 
 $(VENV)/.installed: requirements.lock pyproject.toml
@@ -17,6 +17,10 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest -n 2 --dist worksteal $(PYTEST_OPTIONS)
+
+# Every fault, the long ones too; writes docs/reliability.md.
+faults: $(VENV)/.installed
+	$(BIN)/python -m pytest tests/faults -m "long or not long" --reliability docs/reliability.md $(PYTEST_OPTIONS)
 
 # 200 invented schemas with their transactions, from another seed each time; TORTURE_OPTIONS="--seed S" plays one again.
 torture: $(VENV)/.installed

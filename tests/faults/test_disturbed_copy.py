@@ -1,5 +1,7 @@
 """What may happen to a copy under way: servers restart, answers are lost, tables change, and it is told to stop."""
 
+import pytest
+
 from replicator.demo.servers import StopMode
 from tests.fixtures.databases import Database
 from tests.fixtures.gates import ROWS, Gates
@@ -21,6 +23,7 @@ def wait_new_round(migration: Migration, before: dict[str, tuple[str, str]]) -> 
     return migration.tables()
 
 
+@pytest.mark.fault("source", "restarts during the copy: smart, fast, immediate", "copies again under a new snapshot")
 def test_restarts_of_the_source_only_cost_a_new_round(migration: Migration, gates: Gates) -> None:
     gates.hold(ROWS)
     migration.worker.start()
@@ -36,6 +39,7 @@ def test_restarts_of_the_source_only_cost_a_new_round(migration: Migration, gate
     migration.finish()
 
 
+@pytest.mark.fault("target", "restarts during the copy: smart, fast, immediate", "copies again under a new snapshot")
 def test_restarts_of_the_target_only_cost_a_new_round(migration: Migration, gates: Gates) -> None:
     gates.hold(ROWS)
     migration.worker.start()
@@ -51,6 +55,9 @@ def test_restarts_of_the_target_only_cost_a_new_round(migration: Migration, gate
     migration.finish()
 
 
+@pytest.mark.fault(
+    "network", "is cut between a COMMIT of the copy and its answer", "keeps the rows, copies nothing twice"
+)
 def test_a_copy_whose_commit_had_no_answer_is_kept(
     source: Database, target: Database, gates: Gates, make_migration: MigrationMaker, make_proxy: ProxyMaker
 ) -> None:
@@ -70,6 +77,7 @@ def test_a_copy_whose_commit_had_no_answer_is_kept(
     migration.finish()
 
 
+@pytest.mark.fault("source", "TRUNCATE and rewrites between snapshot and copy", "copies those tables again")
 def test_tables_that_were_truncated_or_rewritten_since_the_snapshot_come_again(
     migration: Migration, gates: Gates
 ) -> None:
@@ -94,6 +102,7 @@ def test_tables_that_were_truncated_or_rewritten_since_the_snapshot_come_again(
     migration.finish()
 
 
+@pytest.mark.fault("worker", "SIGTERM during the copy", "exits 0 within seconds, leaves nothing half done")
 def test_sigterm_ends_a_copy_at_once_and_leaves_no_row(migration: Migration, gates: Gates) -> None:
     gates.hold(ROWS)
     migration.worker.start()

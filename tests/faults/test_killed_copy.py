@@ -1,10 +1,13 @@
 """kill -9 of the worker while it copies, at points that are held open; then `replicator run` again (law 8)."""
 
+import pytest
+
 from tests.fixtures.gates import INDEXES, ROWS, Gates
 from tests.fixtures.migration import Migration, add_ballast
 from tests.fixtures.waiting import wait_until
 
 
+@pytest.mark.fault("worker", "kill -9 before any row is copied", "begins under a new snapshot")
 def test_killed_before_any_row_is_copied_all_tables_come_under_a_new_snapshot(
     migration: Migration, gates: Gates
 ) -> None:
@@ -24,6 +27,7 @@ def test_killed_before_any_row_is_copied_all_tables_come_under_a_new_snapshot(
     migration.finish()
 
 
+@pytest.mark.fault("worker", "kill -9 between two tables", "keeps what is copied, copies the others again")
 def test_killed_between_tables_those_that_are_copied_stay_and_the_others_come_again(
     migration: Migration, gates: Gates
 ) -> None:
@@ -49,6 +53,7 @@ def test_killed_between_tables_those_that_are_copied_stay_and_the_others_come_ag
     migration.finish()
 
 
+@pytest.mark.fault("worker", "kill -9 while indexes are built", "keeps all rows")
 def test_killed_while_indexes_are_built_no_table_is_copied_again(migration: Migration, gates: Gates) -> None:
     gates.hold(INDEXES)
     migration.worker.start()

@@ -2,6 +2,8 @@
 
 import subprocess
 
+import pytest
+
 from replicator.cutover.plan import Step
 from replicator.demo.worker import command, environment
 from tests.fixtures.databases import Database
@@ -20,6 +22,7 @@ def kill_at(step: Step, migration: Migration, gates: Gates) -> None:
     gates.release()
 
 
+@pytest.mark.fault("worker", "the cutover is killed inside its fence", "the fence lifts itself at its deadline")
 def test_the_fence_of_a_killed_cutover_lifts_itself(
     source: Database, target: Database, gates: Gates, make_migration: MigrationMaker
 ) -> None:
@@ -39,6 +42,7 @@ STEPS = (Step.FENCE, Step.CONFIRM, Step.POINT_OF_NO_RETURN, Step.SEAL, Step.SCHE
 """Before the point of no return, at it, and after it; the others are like these."""
 
 
+@pytest.mark.fault("worker", "the cutover is killed at each step", "the next one goes on to the end")
 def test_killed_at_one_step_after_the_other_it_goes_on_to_the_end(migration: Migration, gates: Gates) -> None:
     migration.start()
     for step in STEPS:

@@ -1,5 +1,7 @@
 """The copy takes long while the app writes on: the spool keeps the changes, so that the source need not (law 3)."""
 
+import pytest
+
 from tests.fixtures.databases import Database, new_source
 from tests.fixtures.gates import ROWS, Gates
 from tests.fixtures.migration import Migration, MigrationMaker
@@ -31,6 +33,7 @@ def spooled(migration: Migration) -> int:
     return chunks
 
 
+@pytest.mark.fault("source", "300 MB of WAL during the copy, max_slot_wal_keep_size 64 MB", "spools on the target")
 def test_a_copy_during_which_more_wal_is_written_than_a_slot_may_keep(
     make_server: ServerMaker, target: Database, gates: Gates, make_migration: MigrationMaker
 ) -> None:
@@ -61,6 +64,7 @@ def _is_safe(migration: Migration) -> bool:
     return bool(retained < LIMIT - 2 * STEP)
 
 
+@pytest.mark.fault("worker", "kill -9 while it spools, and while it applies the spool", "goes on where it was")
 def test_a_worker_that_is_killed_spools_and_drains_each_change_once(
     source: Database, target: Database, gates: Gates, make_migration: MigrationMaker
 ) -> None:
@@ -87,6 +91,7 @@ def test_a_worker_that_is_killed_spools_and_drains_each_change_once(
     migration.finish()
 
 
+@pytest.mark.fault("network", "is cut while a large transaction is spooled", "spools it whole, once")
 def test_a_network_that_drops_in_the_middle_of_a_large_transaction(
     source: Database, target: Database, gates: Gates, make_migration: MigrationMaker, make_proxy: ProxyMaker
 ) -> None:

@@ -8,100 +8,22 @@ import random
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
-import psycopg
 import pytest
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
 from replicator.demo.servers import Server, StopMode
-from tests.fixtures.databases import Database, drop, new_source, new_target
-from tests.fixtures.migration import Migration, begin
-from tests.fixtures.proxy import Proxy
-from tests.fixtures.servers import AnyServer
+from tests.faults.stage import SECONDS, Stage, blocked_target
+from tests.fixtures.databases import Database
+from tests.fixtures.migration import Migration
 from tests.fixtures.waiting import wait_until
 from tests.fixtures.worker import Worker
 
-SECONDS = 15
-"""What "within seconds" may mean on a busy machine."""
-
 _EPOCH = "SELECT epoch FROM replicator.lease"
-
-
-@dataclass(slots=True)
-class Stage:
-    """A migration that streams by way of two proxies; ``sound`` is whether the last test left it so."""
-
-    migration: Migration
-    to_source: Proxy
-    to_target: Proxy
-    closing: ExitStack
-    sound: bool = True
-
-
-class StageMaker:
-    """Keeps one stage for all tests, and makes another one after a test that failed."""
-
-    def __init__(self, source: AnyServer, target: AnyServer, folder: Path) -> None:
-        self._source = source
-        self._target = target
-        self._folder = folder
-        self._stage: Stage | None = None
-
-    def get(self) -> Stage:
-        if self._stage is not None and not self._stage.sound:
-            self.close()
-        if self._stage is None:
-            self._stage = self._make()
-        return self._stage
-
-    def close(self) -> None:
-        if self._stage is not None:
-            self._stage.closing.close()
-            self._stage = None
-
-    def _make(self) -> Stage:
-        with ExitStack() as stack:
-            source, target = new_source(self._source), new_target(self._target)
-            for database in (source, target):
-                stack.callback(drop, database)
-            to_source, to_target = Proxy(self._source.port), Proxy(self._target.port)
-            for proxy in (to_source, to_target):
-                proxy.start()
-                stack.callback(proxy.close)
-            migration = begin(
-                source,
-                target,
-                self._folder,
-                SOURCE_DATABASE_URL=to_source.dsn(source.dsn),
-                TARGET_DATABASE_URL=to_target.dsn(target.dsn),
-            )
-            stack.callback(migration.close)
-            return Stage(migration, to_source, to_target, stack.pop_all())
-
-
-@pytest.fixture(scope="module")
-def stages(
-    source_server: AnyServer, target_server: AnyServer, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[StageMaker]:
-    maker = StageMaker(source_server, target_server, tmp_path_factory.mktemp("streaming"))
-    yield maker
-    maker.close()
-
-
-@pytest.fixture
-def stage(stages: StageMaker) -> Iterator[Stage]:
-    """It streams, and must do so again at the end; a worker of its own for each test begins with short pauses."""
-    stage = stages.get()
-    stage.sound = False
-    stage.migration.start()
-    yield stage
-    print(stage.migration.worker.current_log)
-    assert stage.migration.worker.stop(SECONDS) == 0
-    stage.sound = True
 
 
 @pytest.fixture
@@ -119,24 +41,10 @@ def second(migration: Migration, tmp_path: Path) -> Iterator[Worker]:
     print(worker.log)
 
 
-@contextmanager
-def blocked_target(migration: Migration) -> Iterator[None]:
-    """Within the block the worker stands in the middle of a transaction, and waits for a lock on the target."""
-    with psycopg.connect(migration.target.superuser_dsn) as holder:
-        holder.execute("LOCK TABLE writers IN ACCESS EXCLUSIVE MODE")
-        wait_until(lambda: migration.target.value(_BLOCKED, superuser=True), what="the worker is blocked")
-        yield
-
-
-_BLOCKED = """
-SELECT count(*) FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
- WHERE NOT l.granted AND l.relation = 'writers'::regclass AND a.application_name = 'replicator worker apply'
-"""
-
-
 # --- the worker -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("worker", "kill -9 at random moments while it streams", "goes on where it was")
 def test_killed_at_random_moments(migration: Migration) -> None:
     seed = time.time_ns()
     print("seed", seed)
@@ -149,6 +57,7 @@ def test_killed_at_random_moments(migration: Migration) -> None:
     migration.assert_equal()
 
 
+@pytest.mark.fault("worker", "SIGTERM in a transaction", "exits 0 within seconds, leaves nothing half applied")
 def test_sigterm_ends_a_blocked_worker_at_once_and_leaves_nothing_half_applied(migration: Migration) -> None:
     with blocked_target(migration):
         before = migration.target.value("SELECT lsn FROM replicator.progress")
@@ -160,6 +69,7 @@ def test_sigterm_ends_a_blocked_worker_at_once_and_leaves_nothing_half_applied(m
     migration.assert_equal()
 
 
+@pytest.mark.fault("worker", "two at once, and the first is killed", "the second waits, then takes over")
 def test_a_second_worker_waits_and_takes_over_when_the_first_is_killed(migration: Migration, second: Worker) -> None:
     epoch = migration.target.value(_EPOCH)
     second.start()
@@ -175,6 +85,9 @@ def test_a_second_worker_waits_and_takes_over_when_the_first_is_killed(migration
     migration.start()
 
 
+@pytest.mark.fault(
+    "worker", "SIGSTOP in a transaction, SIGCONT when it was replaced", "the other takes over, it writes no more"
+)
 def test_a_frozen_worker_is_replaced_and_writes_nothing_when_it_goes_on(migration: Migration, second: Worker) -> None:
     first, epoch = migration.worker, migration.target.value(_EPOCH)
     with blocked_target(migration):
@@ -194,6 +107,7 @@ def test_a_frozen_worker_is_replaced_and_writes_nothing_when_it_goes_on(migratio
 # --- the servers and the network --------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("both", "restart: smart, fast, immediate", "reconnects")
 @pytest.mark.parametrize("mode", list(StopMode))
 @pytest.mark.parametrize("side", ["source", "target"])
 def test_a_restart_is_survived(migration: Migration, side: str, mode: StopMode) -> None:
@@ -204,6 +118,7 @@ def test_a_restart_is_survived(migration: Migration, side: str, mode: StopMode) 
     migration.assert_equal()
 
 
+@pytest.mark.fault("source", "fast shutdown while the target is blocked", "lets it shut down, then reconnects")
 def test_a_fast_shutdown_of_the_source_does_not_wait_for_a_blocked_target(migration: Migration) -> None:
     with blocked_target(migration):
         migration.source.server.stop(timeout=SECONDS)
@@ -212,6 +127,7 @@ def test_a_fast_shutdown_of_the_source_does_not_wait_for_a_blocked_target(migrat
     migration.assert_equal()
 
 
+@pytest.mark.fault("network", "both connections are cut and refused for a while", "reconnects")
 def test_a_network_that_drops_is_survived(stage: Stage) -> None:
     for proxy in (stage.to_source, stage.to_target):
         proxy.down()
@@ -222,6 +138,7 @@ def test_a_network_that_drops_is_survived(stage: Stage) -> None:
     stage.migration.assert_equal()
 
 
+@pytest.mark.fault("network", "is cut between COMMIT and its answer", "applies nothing twice")
 def test_a_commit_whose_answer_is_lost_is_not_repeated(stage: Stage) -> None:
     for number in range(1, 4):
         stage.to_target.lose_next_commit()
@@ -233,6 +150,7 @@ def test_a_commit_whose_answer_is_lost_is_not_repeated(stage: Stage) -> None:
 # --- what does not pass -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("source", "the password is changed", "ends with the error, shows the old one once")
 def test_a_password_that_is_refused_is_shown_once(migration: Migration) -> None:
     """Given a worker that streams, when its password is changed and its sessions end, then it gives up (law 5)."""
     server = migration.source.server
