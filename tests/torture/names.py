@@ -4,7 +4,7 @@ from random import Random
 from typing import Final
 
 _PLAIN: Final = ("accounts", "orders", "items", "events", "notes", "prices", "people", "states", "parts", "log")
-_TRICKY: Final = (
+TRICKY: Final = (
     "select",
     "user",
     "Table",
@@ -48,7 +48,7 @@ class Names:
 
     def invent(self) -> str:
         """A name for a table, a column or any other object."""
-        words = self._random.choices((_PLAIN, _TRICKY, _OURS), (5, 4, 2))[0]
+        words = self._random.choices((_PLAIN, TRICKY, _OURS), (5, 4, 2))[0]
         name = self._random.choice(words)
         while name in self._used:
             name = shortened(self._random.choice(words), f"_{len(self._used)}")
