@@ -87,7 +87,7 @@ async def _until_signal(work: Coroutine[Any, Any, int], when_stopped: int) -> in
 
 def _tell(error: ReplicatorError, *, as_json: bool) -> None:
     """A line for each thing that is wrong: which side, what, and the remedy."""
-    wrong = [(error.side, error.message, error.hint)]
+    wrong = [(error.side, error.message, error.remedy)]
     if isinstance(error, worker.NotReadyError):
         wrong = [(finding.side, finding.message, finding.remedy) for finding in error.findings]
     if as_json:

@@ -5,7 +5,10 @@ What is neither retryable nor waits for the operator ends the worker.
 """
 
 from enum import Enum
-from typing import ClassVar, Self
+from typing import ClassVar, Final, Self
+
+_BY_ITSELF: Final = "replicator tries again by itself"
+_BY_HAND: Final = "Run the command again"
 
 
 class Side(Enum):
@@ -42,6 +45,11 @@ class ReplicatorError(Exception):
         self.message = f"{self.message}, {where}"
         return self
 
+    @property
+    def remedy(self) -> str:
+        """The hint where the error ends a command: only a worker that goes on tries again by itself."""
+        return self.hint.replace(_BY_ITSELF, _BY_HAND)
+
     def __str__(self) -> str:
         return f"{self.side.value}: {self.message}"
 
@@ -63,7 +71,7 @@ class ServerUnavailableError(ReplicatorError):
     """A server cannot be reached now, or has ended our session: restart, network, failover."""
 
     retryable = True
-    hint = "replicator tries again by itself; check that the server runs and can be reached from here."
+    hint = f"{_BY_ITSELF}; check that the server runs and can be reached from here."
 
 
 class UnknownHostError(ServerUnavailableError):
@@ -77,7 +85,7 @@ class TransientError(ReplicatorError):
     """A server refused a statement for a passing reason: deadlock, lock or resource shortage, read-only standby."""
 
     retryable = True
-    hint = "replicator tries again by itself; if it persists, look at the server's log."
+    hint = f"{_BY_ITSELF}; if it persists, look at the server's log."
 
 
 class ConnectionRefusedForGoodError(ReplicatorError):

@@ -43,7 +43,7 @@ def warning(side: Side, message: str, remedy: str) -> Finding:
 
 def from_error(error: ReplicatorError) -> Finding:
     """What an error says, as a finding."""
-    return blocked(error.side, error.message, error.hint)
+    return blocked(error.side, error.message, error.remedy)
 
 
 def listed(names: Sequence[object]) -> str:

@@ -134,7 +134,7 @@ async def unlogged(source: Source) -> list[Finding]:
 
 
 async def foreign_keys(source: Source) -> list[Finding]:
-    """Foreign keys into schemas that stay behind cannot be made on the target."""
+    """Foreign keys into schemas that stay behind, which the cutover makes where the target has what they refer to."""
     parameters = [list(source.schemas), list(source.schemas)]
     cursor = await source.connection.execute(_FOREIGN_KEYS, parameters)
     keys = [key for (key,) in await cursor.fetchall()]
@@ -143,7 +143,9 @@ async def foreign_keys(source: Source) -> list[Finding]:
     return [
         warning(
             Side.SOURCE,
-            f"foreign keys into schemas that are not moved are left out on the target: {listed(keys)}",
-            "Nothing needs doing if the target has its own tables for them; else drop these keys, or move that data.",
+            f"foreign keys into schemas that are not moved can only be made if the target has these tables: "
+            f"{listed(keys)}",
+            "Make what they refer to on the target before the cutover; else it refuses, unless the keys are dropped or "
+            "`replicator cutover --omit-failing` leaves them out.",
         )
     ]

@@ -88,6 +88,20 @@ async def test_given_a_host_that_does_not_resolve_it_is_named(source: Database, 
     assert finding.side is Side.SOURCE
 
 
+@pytest.mark.parametrize("side", [Side.SOURCE, Side.TARGET])
+async def test_given_a_server_that_is_away_the_remedy_is_the_operators(
+    source: Database, target: Database, side: Side
+) -> None:
+    """Given a command, which does not try again as a worker does, then it does not say that it will."""
+    away = "postgresql://nobody@127.0.0.1:1/nothing"
+
+    found = await findings(away, target) if side is Side.SOURCE else await findings(source, away)
+
+    assert [(item.side, item.remedy) for item in found] == [
+        (side, "Run the command again; check that the server runs and can be reached from here.")
+    ]
+
+
 async def test_given_a_role_without_replication_the_remedy_is_the_attribute(
     source: Database, target: Database, stranger: str
 ) -> None:
@@ -223,8 +237,9 @@ async def test_given_what_will_not_be_moved_each_kind_is_a_warning(source: Datab
     assert [item.message.split(":")[0] for item in found] == [
         "1 large objects are not moved",
         "rows of unlogged tables are not moved",
-        "foreign keys into schemas that are not moved are left out on the target",
+        "foreign keys into schemas that are not moved can only be made if the target has these tables",
     ]
+    assert "--omit-failing" in found[-1].remedy
 
 
 async def test_given_a_target_role_without_rights_each_is_named(source: Database, target: Database) -> None:
