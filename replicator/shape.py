@@ -86,11 +86,15 @@ class Shape:
         """The names of the columns that are gone."""
         return [column.name for n, column in self.columns.items() if n not in now.columns]
 
+    def rewritten(self, now: Self) -> bool:
+        """Whether a part was rewritten or truncated."""
+        return any(self.files[oid] != node for oid, node in now.files.items() if oid in self.files)
+
     def must_come_again(self, now: Self) -> bool:
         """Whether rows were changed unseen by the stream: by a rewrite, below a root, or while less was published."""
         if not self.entries <= now.entries:
             return True
-        rewritten = any(self.files[oid] != node for oid, node in now.files.items() if oid in self.files)
+        rewritten = self.rewritten(now)
         if self.of_root:
             # a leaf that was truncated, dropped or detached, or attached with rows
             return rewritten or bool(self.files.keys() - now.files.keys()) or bool(now.filled - self.files.keys())

@@ -1,5 +1,6 @@
 """What a server's catalog says about tables: read only."""
 
+from replicator.catalog.large_objects import count_large_objects
 from replicator.catalog.published import Part, PublishedTable, published_tables
 from replicator.catalog.shapes import read_fingerprint, read_shapes
 from replicator.catalog.tables import MANAGED_SCHEMAS, SourceTable, app_schemas, managed_schemas, source_tables
@@ -10,6 +11,7 @@ __all__ = [
     "PublishedTable",
     "SourceTable",
     "app_schemas",
+    "count_large_objects",
     "managed_schemas",
     "published_tables",
     "read_fingerprint",

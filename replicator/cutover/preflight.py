@@ -11,6 +11,7 @@ from replicator import control
 from replicator.catalog import (
     PublishedTable,
     SourceTable,
+    count_large_objects,
     managed_schemas,
     published_tables,
     read_shapes,
@@ -19,6 +20,7 @@ from replicator.catalog import (
 from replicator.config import Settings
 from replicator.control import Deferred, Migration, TableRecord
 from replicator.cutover import schema
+from replicator.cutover.obstacle import Obstacle
 from replicator.cutover.schema import Failure
 from replicator.cutover.sequences import (
     Pairing,
@@ -30,13 +32,12 @@ from replicator.cutover.sequences import (
     titles,
 )
 from replicator.cutover.sides import on
+from replicator.cutover.unsent import look_at_unsent
 from replicator.errors import CutoverError, Side
 from replicator.model import SchemaMode, TableName, TableState
 from replicator.postgres import Connection
 from replicator.source.fence import FencedTable, tables_to_fence
 from replicator.source.publication import plan
-from replicator.source.writes import STEP as INSERT_ONLY
-from replicator.source.writes import written_since
 
 _NO_PRIVILEGE: Final[LiteralString] = """
 SELECT NOT (pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE')
@@ -48,15 +49,6 @@ _SUBSCRIBED: Final[LiteralString] = """
 SELECT EXISTS (SELECT FROM pg_catalog.pg_subscription s JOIN pg_catalog.pg_database d ON d.oid = s.subdbid
                 WHERE s.subenabled AND d.datname = pg_catalog.current_database())
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Obstacle:
-    """Something that stands in the way, and what removes it."""
-
-    message: str
-    remedy: str
-    side: Side = Side.SOURCE
 
 
 @dataclass(slots=True)
@@ -95,7 +87,8 @@ async def survey(
     with on(Side.TARGET, "rehearsing what the target lacks"):
         found.deferred = await control.read_deferred(target)
         failures = await schema.rehearse(target, schema.window(found.deferred))
-    refused = [*await look_at_insert_only(found.published, source, target), *map(_refused, failures)]
+    unsent = await look_at_unsent(migration, found.published, source, target)
+    refused = [*unsent, *map(_refused, failures)]
     if omit_failing:
         found.omitted = [failure.item.position for failure in failures]
         found.left_out.extend(obstacle.message for obstacle in refused)
@@ -177,8 +170,10 @@ async def _look_at_tables(
 ) -> None:
     found.published = await published_tables(source, migration.publications)
     found.obstacles.extend(compare_tables(found.published, records))
-    if migration.owns_publications:
-        _look_outside(found, settings, await source_tables(source, [*settings.exclude_schemas, control.SCHEMA]))
+    app = await source_tables(source, [*settings.exclude_schemas, control.SCHEMA])
+    _look_outside(found, settings, app, chosen=not migration.owns_publications)
+    if await count_large_objects(source):
+        found.left_out.append("large objects")
     found.fenced = await tables_to_fence(source, migrated(found.published))
     if foreign := [item.table for item in found.fenced if not item.owned]:
         found.obstacles.append(
@@ -210,15 +205,15 @@ async def _look_at_unseen(
         )
 
 
-def _look_outside(found: Survey, settings: Settings, app: list[SourceTable]) -> None:
-    """Tell what was left out by choice from what was created meanwhile."""
+def _look_outside(found: Survey, settings: Settings, app: list[SourceTable], *, chosen: bool) -> None:
+    """Tell what was left out by choice, as all is that ``chosen`` publications leave out, from what is new."""
     known = migrated(found.published)
     excluded = {item.oid for item in plan(app, settings).excluded}
     new = []
     for item in app:
         if item.partitioned or item.oid in known or (item.root in known and not item.unlogged):
             continue
-        if item.unlogged or item.oid in excluded or item.root in excluded:
+        if chosen or item.unlogged or item.oid in excluded or item.root in excluded:
             found.left_out.append(f"table {item.table}")
         else:
             new.append(item.table)
@@ -292,25 +287,6 @@ def compare_sequences(found: Pairing, values: Mapping[int, Value]) -> list[Obsta
         ),
     )
     return [replace(obstacle, message=obstacle.message.format(titles(names))) for names, obstacle in problems if names]
-
-
-async def look_at_insert_only(
-    published: Iterable[PublishedTable], source: Connection, target: Connection
-) -> list[Obstacle]:
-    """Find the insert-only tables that were written to otherwise."""
-    with on(Side.TARGET, "reading the recorded steps"):
-        recorded = (await control.read_steps(target)).get(INSERT_ONLY)
-    with on(Side.SOURCE, "reading the statistics of tables"):
-        changed = await written_since(source, recorded, published)
-    if not changed:
-        return []
-    return [
-        Obstacle(
-            f"{titles(changed)} is replicated for inserts only, but was updated or deleted from since its copy",
-            "Give it a primary key and start the migration again with REPLICATOR_KEYLESS=full, "
-            "or accept the difference with --omit-failing",
-        )
-    ]
 
 
 def _refused(failure: Failure) -> Obstacle:

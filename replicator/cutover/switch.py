@@ -17,10 +17,11 @@ from replicator.cutover import finish
 from replicator.cutover.drain import Marker, require_worker, wait_applied, write_marker
 from replicator.cutover.fence import fence_patiently
 from replicator.cutover.plan import UNDOABLE, Step
-from replicator.cutover.preflight import Survey, inventory, look_at_insert_only, migrated, survey
+from replicator.cutover.preflight import Survey, inventory, migrated, survey
 from replicator.cutover.report import Report
 from replicator.cutover.sequences import Value, copy_values
 from replicator.cutover.sides import on
+from replicator.cutover.unsent import look_at_unsent
 from replicator.errors import CutoverError, Side
 from replicator.model import Phase
 from replicator.postgres import Connection, endpoint
@@ -123,9 +124,10 @@ class Switch:
         marker = await write_marker(self.source)
         now = await inventory(self.settings, self.migration, self.source, self.target)
         if not self.omit_failing:
-            now.obstacles.extend(await look_at_insert_only(now.published, self.source, self.target))
+            now.obstacles.extend(await look_at_unsent(self.migration, now.published, self.source, self.target))
         now.require_clear()
         self.survey.published, self.survey.sequences = now.published, now.sequences
+        self.survey.left_out = list(dict.fromkeys([*self.survey.left_out, *now.left_out]))
         seconds = await self._wait(marker, self._time_left())
         await self._copy_sequences()
         if reason := await self._breach():

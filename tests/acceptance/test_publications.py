@@ -1,0 +1,198 @@
+"""Publications that the user made, through one migration: what they send arrives, and nothing else does.
+
+Several overlap. Every table is copied, and written to while the worker streams; the tests are by table.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import pytest
+
+from replicator.model import Phase
+from tests.fixtures.databases import Database, drop, new_source, new_target, settings_for
+from tests.fixtures.servers import AnyServer
+from tests.fixtures.worker import Worker, run_command, wait_caught_up, wait_for_phase
+
+TABLES: Final = """
+CREATE TABLE filtered (id int PRIMARY KEY, place text NOT NULL, body text);
+ALTER TABLE filtered REPLICA IDENTITY FULL;
+CREATE TABLE overlapping (id int PRIMARY KEY, body text);
+CREATE TABLE listed (id int PRIMARY KEY, shown text, hidden text DEFAULT 'hidden');
+CREATE TABLE grown (id int PRIMARY KEY, body text);
+CREATE TABLE kept (id int PRIMARY KEY, body text);
+CREATE TABLE unpublished (id int PRIMARY KEY, body text);
+CREATE SCHEMA whole; CREATE TABLE whole.first (id int PRIMARY KEY, body text);
+CREATE TABLE whole.leafwise (id int PRIMARY KEY, body text) PARTITION BY RANGE (id);
+CREATE TABLE whole.leafwise_1 PARTITION OF whole.leafwise FOR VALUES FROM (0) TO (50);
+CREATE TABLE leafwise_2 PARTITION OF whole.leafwise FOR VALUES FROM (50) TO (1000);
+CREATE TABLE rooted (id int PRIMARY KEY, body text) PARTITION BY RANGE (id);
+CREATE TABLE rooted_1 PARTITION OF rooted FOR VALUES FROM (0) TO (50);
+CREATE TABLE rooted_2 PARTITION OF rooted FOR VALUES FROM (50) TO (1000);
+CREATE TABLE reidentified (id int PRIMARY KEY, code text NOT NULL, body text);
+CREATE UNIQUE INDEX by_code ON reidentified (code)
+"""
+
+PUBLICATIONS: Final = """
+CREATE PUBLICATION chosen FOR TABLE filtered WHERE (place = 'here'), overlapping WHERE (id < 20),
+  listed (id, shown), reidentified, rooted_1;
+CREATE PUBLICATION more FOR TABLE overlapping WHERE (id > 40), reidentified;
+CREATE PUBLICATION again FOR TABLE overlapping WHERE (id = 30);
+CREATE PUBLICATION inserts FOR TABLE grown WITH (publish = 'insert');
+CREATE PUBLICATION endless FOR TABLE kept WITH (publish = 'insert, update, delete');
+CREATE PUBLICATION of_schema FOR TABLES IN SCHEMA whole;
+CREATE PUBLICATION via_root FOR TABLE rooted WITH (publish_via_partition_root)
+"""
+
+ROWS: Final = """
+INSERT INTO filtered SELECT n, CASE n % 2 WHEN 0 THEN 'here' ELSE 'there' END, 'copied' FROM generate_series(1, 60) n;
+INSERT INTO overlapping SELECT n, 'copied' FROM generate_series(1, 60) n;
+INSERT INTO listed SELECT n, 'copied', 'secret' FROM generate_series(1, 60) n;
+INSERT INTO grown SELECT n, 'copied' FROM generate_series(1, 60) n;
+INSERT INTO kept SELECT n, 'copied' FROM generate_series(1, 60) n;
+INSERT INTO unpublished SELECT n, 'copied' FROM generate_series(1, 60) n;
+INSERT INTO whole.first SELECT n, 'copied' FROM generate_series(1, 60) n;
+INSERT INTO whole.leafwise SELECT n, 'copied' FROM generate_series(1, 60) n;
+INSERT INTO rooted SELECT n, 'copied' FROM generate_series(1, 60) n;
+INSERT INTO reidentified SELECT n, 'code ' || n, 'copied' FROM generate_series(1, 60) n
+"""
+
+CHANGES: Final = """
+-- into the filter, out of it, within it, outside of it; with its key, and back again in one transaction
+UPDATE filtered SET place = 'here', body = 'came' WHERE id IN (1, 3);
+UPDATE filtered SET place = 'there' WHERE id IN (2, 4);
+UPDATE filtered SET body = 'stayed' WHERE id IN (5, 6);
+UPDATE filtered SET id = id + 100, place = 'here' WHERE id = 7;
+UPDATE filtered SET id = id + 100, place = 'there' WHERE id = 8;
+UPDATE filtered SET id = id + 100 WHERE id IN (9, 10);
+BEGIN; UPDATE filtered SET place = 'there' WHERE id = 12; UPDATE filtered SET body = 'away' WHERE id = 12;
+UPDATE filtered SET place = 'here' WHERE id = 12; COMMIT;
+DELETE FROM filtered WHERE id IN (13, 14);
+INSERT INTO filtered VALUES (200, 'here', 'new'), (201, 'there', 'new');
+
+UPDATE overlapping SET body = 'changed' WHERE id IN (5, 25, 30, 50);
+DELETE FROM overlapping WHERE id IN (8, 26);
+UPDATE overlapping SET id = 26 WHERE id = 6; UPDATE overlapping SET id = 7000 WHERE id = 7;
+UPDATE overlapping SET id = 8 WHERE id = 28; DELETE FROM overlapping WHERE id IN (10, 35, 55);
+INSERT INTO overlapping VALUES (100, 'new'); INSERT INTO overlapping VALUES (0, 'new');
+
+UPDATE listed SET shown = 'changed', hidden = 'also' WHERE id < 10; UPDATE listed SET hidden = 'alone' WHERE id = 20;
+INSERT INTO listed VALUES (100, 'new', 'secret'); DELETE FROM listed WHERE id = 30;
+
+INSERT INTO grown VALUES (100, 'new'); TRUNCATE grown; INSERT INTO grown VALUES (101, 'new');
+UPDATE kept SET body = 'changed' WHERE id = 1; TRUNCATE kept; INSERT INTO kept VALUES (100, 'new');
+UPDATE unpublished SET body = 'not sent'; INSERT INTO unpublished VALUES (100, 'not sent');
+
+UPDATE whole.first SET body = 'changed' WHERE id < 10; TRUNCATE whole.first; INSERT INTO whole.first VALUES (1, 'new');
+UPDATE whole.leafwise SET body = 'changed' WHERE id IN (1, 55); UPDATE whole.leafwise SET id = id + 100 WHERE id = 5;
+INSERT INTO whole.leafwise VALUES (70, 'new'), (0, 'new'); DELETE FROM whole.leafwise WHERE id IN (2, 56);
+UPDATE rooted SET body = 'changed' WHERE id IN (1, 55); UPDATE rooted SET id = id + 100 WHERE id = 5;
+INSERT INTO rooted VALUES (70, 'new'), (0, 'new'); DELETE FROM rooted WHERE id IN (2, 56)
+"""
+
+# every identity that a table may have, with changes on both sides of each change of it
+IDENTITIES: Final = tuple(
+    f"UPDATE reidentified SET body = 'before {n}' WHERE id = {n}; {change};"
+    f"UPDATE reidentified SET code = 'changed {n}' WHERE id = 10 + {n}; DELETE FROM reidentified WHERE id = 20 + {n};"
+    f"UPDATE reidentified SET id = 500 + {n} WHERE id = 30 + {n}; UPDATE reidentified SET body = 'x' WHERE id = {n}"
+    for n, change in enumerate(
+        (
+            "ALTER TABLE reidentified REPLICA IDENTITY USING INDEX by_code",
+            "ALTER TABLE reidentified REPLICA IDENTITY FULL",
+            "ALTER TABLE reidentified REPLICA IDENTITY USING INDEX by_code; ALTER TABLE reidentified DROP CONSTRAINT "
+            "reidentified_pkey; ALTER TABLE reidentified ADD PRIMARY KEY (id, code)",
+            "ALTER TABLE reidentified REPLICA IDENTITY DEFAULT",
+        ),
+        start=1,
+    )
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Migrated:
+    """Both sides after everything has arrived; the worker still streams."""
+
+    source: Database
+    target: Database
+    worker: Worker
+
+
+@pytest.fixture(scope="module")
+def migrated(
+    source_server: AnyServer, target_server: AnyServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Migrated]:
+    source, target = new_source(source_server), new_target(target_server)
+    settings = settings_for(source, target, publications="chosen,more,again,inserts,endless,of_schema,via_root")
+    worker = Worker(settings, tmp_path_factory.mktemp("publications") / "worker.log")
+    try:
+        source.execute(TABLES)
+        source.execute(PUBLICATIONS, superuser=True)
+        source.execute(ROWS)
+        worker.start()
+        wait_for_phase(target, Phase.STREAMING, worker)
+        source.execute("UPDATE grown SET body = 'not sent' WHERE id = 1; DELETE FROM grown WHERE id = 2")
+        source.execute(CHANGES)
+        for statements in IDENTITIES:
+            source.execute(statements)
+        wait_caught_up(source, target, worker)
+        yield Migrated(source, target, worker)
+    finally:
+        if worker.running:
+            worker.kill()
+        if worker.log_file.exists():
+            print(worker.log[-20_000:])
+        drop(source)
+        drop(target)
+
+
+SENT: Final[Mapping[str, str]] = {
+    "filtered": "SELECT * FROM filtered WHERE place = 'here'",
+    "overlapping": "SELECT * FROM overlapping WHERE id < 20 OR id > 40 OR id = 30",
+    "listed": "SELECT id, shown, 'hidden' AS hidden FROM listed",
+    "whole.first": "TABLE whole.first",
+    "whole.leafwise": "TABLE whole.leafwise",
+    "rooted": "TABLE rooted",
+    "reidentified": "TABLE reidentified",
+}
+"""What of a table's rows on the source is published."""
+
+
+@pytest.mark.parametrize("table", SENT)
+def test_the_target_has_what_is_published_and_nothing_else(migrated: Migrated, table: str) -> None:
+    there = migrated.target.fetch(f"SELECT * FROM {table} ORDER BY 1")
+    assert there == migrated.source.fetch(f"{SENT[table]} ORDER BY 1") != []
+
+
+@pytest.mark.parametrize(
+    ("table", "rows"),
+    [
+        ("grown", "SELECT n, 'copied' FROM generate_series(1, 60) n UNION VALUES (100, 'new'), (101, 'new')"),
+        ("kept", "SELECT n, CASE n WHEN 1 THEN 'changed' ELSE 'copied' END FROM generate_series(1, 60) n"
+                 " UNION VALUES (100, 'new')"),
+        ("unpublished", "SELECT 1, '' WHERE false"),
+    ],
+)  # fmt: skip
+def test_what_is_not_published_does_not_arrive(migrated: Migrated, table: str, rows: str) -> None:
+    assert migrated.target.fetch(f"TABLE {table} ORDER BY 1") == migrated.source.fetch(f"{rows} ORDER BY 1")
+
+
+def test_partitions_travel_by_root_or_by_leaf_as_they_are_published(migrated: Migrated) -> None:
+    units = migrated.target.fetch("SELECT name FROM replicator.tables WHERE name ~ 'leafwise|rooted' ORDER BY 1")
+    assert units == [("leafwise_1",), ("leafwise_2",), ("rooted",)]
+
+
+def test_the_cutover_tells_what_the_publications_leave_out(migrated: Migrated) -> None:
+    """Given updates and a TRUNCATE that were not sent, then it refuses, or lists them with all that stays behind."""
+    migrated.source.execute("CREATE UNLOGGED TABLE scratch (id int PRIMARY KEY); SELECT lo_create(0)")
+    refused = run_command(migrated.worker.settings, "cutover", "--rehearse", "--json")
+    assert refused.returncode == 1
+    assert "public.grown is replicated for inserts only" in refused.stderr
+    assert "public.kept was truncated or rewritten since its copy" in refused.stderr
+
+    accepted = run_command(migrated.worker.settings, "cutover", "--rehearse", "--json", "--omit-failing")
+
+    assert accepted.returncode == 0, accepted.stderr
+    left_out = json.loads(accepted.stdout)["left_out"]
+    assert {"table public.unpublished", "table public.scratch", "large objects"} <= set(left_out)
+    assert any("public.kept" in line for line in left_out)
