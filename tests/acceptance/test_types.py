@@ -4,7 +4,7 @@ All types are columns of one table, so that one migration carries them all. Its 
 through the stream, once a few at a time (single statements) and once many at once (staging tables).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,8 +13,9 @@ import pytest
 
 from replicator.model import Phase
 from tests.fixtures.databases import Database, drop, new_source, new_target, settings_for
+from tests.fixtures.migration import differences
 from tests.fixtures.servers import AnyServer
-from tests.fixtures.worker import Worker, wait_caught_up, wait_for_phase
+from tests.fixtures.worker import Worker, WorkerMaker, wait_caught_up, wait_for_phase
 from tests.torture import types
 from tests.torture.model import ColumnType, quoted
 from tests.torture.user_types import UserTypes
@@ -191,3 +192,70 @@ def test_indexes_by_operators_of_extensions_are_there(migrated: Migrated) -> Non
     found = migrated.target.fetch("SELECT indexrelid::regclass::text, indisvalid FROM pg_index")
 
     assert {("by_likeness", True), ("by_place", True), ("by_notes", True)} <= set(found)
+
+
+# --- types that not every server has: both sides are databases of one that has them -----------------------------------
+
+XML: Final = (
+    "CREATE DOMAIN page AS xml CHECK (VALUE IS DOCUMENT); CREATE TABLE t (id int PRIMARY KEY, v xml, w xml[], p page)",
+    """(%s, '<a b="&lt;">é<!-- c --><?pi x?></a>', ARRAY['x &amp; y'::xml, NULL, ''], '<?xml version="1.1"?><p/>')""",
+    """(%s, XMLPARSE(CONTENT E'only <b>text</b> \\\\ or \\n none'), '{}', '<!DOCTYPE p><p/>')""",
+)
+VECTORS: Final = (
+    "CREATE TABLE t (id int PRIMARY KEY, v vector(3), w halfvec(3), p sparsevec(9));"
+    "CREATE INDEX by_nearness ON t USING hnsw (v vector_l2_ops)",
+    "(%s, '[0.1,-0,3.4028235e38]', '[0.1,-0,65504]', '{1:0.1,9:-2}/9')",
+    "(%s, '[1e-45,1.17549435e-38,0.30000001]', '[5.9604645e-08,1,2]', '{}/9')",
+)
+
+
+def require_xml(source: Database, _: Database) -> None:
+    try:
+        source.fetch("SELECT '<a/>'::xml")
+    except psycopg.errors.FeatureNotSupported:
+        pytest.skip("this server was built without libxml")
+
+
+def require_vectors(*databases: Database) -> None:
+    if not databases[0].fetch("SELECT FROM pg_available_extensions WHERE name = 'vector'"):
+        pytest.skip("pgvector is not installed on this server")
+    for database in databases:
+        database.execute("CREATE EXTENSION vector", superuser=True)
+
+
+@pytest.mark.parametrize(
+    ("server", "require", "case"),
+    [("source_server", require_xml, XML), ("target_server", require_vectors, VECTORS)],
+    ids=["xml", "pgvector"],
+)
+def test_values_of_types_that_some_servers_have_arrive(
+    request: pytest.FixtureRequest,
+    make_worker: WorkerMaker,
+    server: str,
+    require: Callable[[Database, Database], None],
+    case: tuple[str, str, str],
+) -> None:
+    """Given a server that has the type, when rows are copied, inserted and updated, then both sides are equal."""
+    source, target = new_source(request.getfixturevalue(server)), new_target(request.getfixturevalue(server))
+    request.addfinalizer(lambda: drop(source))
+    request.addfinalizer(lambda: drop(target))
+    require(source, target)
+    schema, one, another = case
+    source.execute(schema)
+    source.execute(f"INSERT INTO t VALUES {one % 1}, {another % 2}; INSERT INTO t VALUES (3)")
+    surround(source)
+    worker = make_worker(settings_for(source, target))
+    worker.start()
+    wait_for_phase(target, Phase.STREAMING, worker)
+
+    source.execute(f"INSERT INTO t VALUES {another % 11}, {one % 12}")
+    source.execute("UPDATE t SET (v, w, p) = (SELECT v, w, p FROM t WHERE id = 1) WHERE id IN (2, 3)")
+    wait_caught_up(source, target, worker)
+    source.execute(
+        "UPDATE t SET (v, w, p) = (SELECT v, w, p FROM t WHERE id = 11) WHERE id IN (1, 3, 12);"
+        "INSERT INTO t SELECT n, v, w, p FROM t, generate_series(21, 70) n WHERE id = 2"
+    )
+    wait_caught_up(source, target, worker)
+
+    assert source.value("SELECT count(*) FROM t WHERE v IS NOT NULL AND w IS NOT NULL AND p IS NOT NULL") == 55
+    assert differences(source, target) == []

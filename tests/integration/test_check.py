@@ -271,6 +271,17 @@ async def test_given_an_encoding_that_cannot_hold_every_text_it_is_blocked(sourc
     assert "encoding is LATIN1" in finding.message
 
 
+async def test_given_xml_on_the_source_a_server_without_it_is_blocked(source: Database, target: Database) -> None:
+    if target.value("SELECT count(*) FROM pg_config WHERE setting LIKE '%--with-libxml%'", superuser=True):
+        pytest.skip("the target's server was built with libxml")
+    source.execute("CREATE DOMAIN page AS xml; CREATE TABLE t (id int PRIMARY KEY, v xml, w xml[], p page, q text)")
+
+    finding = await only_finding(source, target)
+
+    assert blocking([finding])
+    assert finding.message.endswith("which columns have: public.t.p, public.t.v, public.t.w")
+
+
 async def test_given_a_schema_of_the_users_own_every_column_needs_its_place(source: Database, target: Database) -> None:
     source.execute("CREATE TABLE t (id int PRIMARY KEY, v text); CREATE TABLE gone (id int PRIMARY KEY)")
     target.execute("CREATE TABLE t (extra int, id int PRIMARY KEY)")
