@@ -18,6 +18,7 @@ from bootstrap.existing import may_replicate, silence
 from bootstrap.jobs import plan_jobs, split_tables
 from bootstrap.keys import ANALYZE_STEP, CopiedTables, KeyMaker, analyze_roots, by_table, make_rest
 from bootstrap.parallel import run_all
+from bootstrap.passing import pass_over
 from bootstrap.places import Place, empty, find_places, require_empty, require_places
 from bootstrap.refresh import FOLLOWED_STEP, make_needed, note_rest
 from bootstrap.schema import STEP as SCHEMA_STEP
@@ -96,6 +97,7 @@ class Bootstrap:
             plan = await self._follow(fingerprint)
         while await self._is_unfinished():
             await self._round(is_main=False)
+        await pass_over(self._target, self._epoch)
         if plan is not None:
             await note_rest(self._source, self._target, self._epoch, plan)
         if self._migration.phase is Phase.BOOTSTRAP:

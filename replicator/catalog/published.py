@@ -155,7 +155,8 @@ async def published_tables(connection: Connection, publications: Sequence[str]) 
     if missing := sorted(set(names) - {publication.name for publication in known}):
         raise SourceError(
             f"there is no publication {', '.join(missing)}",
-            hint="Correct REPLICATOR_PUBLICATIONS, or unset it: replicator then makes its own.",
+            hint="Make it, or correct REPLICATOR_PUBLICATIONS, or unset that: replicator then makes its own. If it was "
+            "dropped while a migration is under way, make it again: its tables are copied anew.",
         )
     entries = await fetch(
         connection,

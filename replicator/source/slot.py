@@ -44,6 +44,7 @@ _LOST = re.compile(
 )
 _CHANGE = re.compile(r"associated LSN ([0-9A-F]+/[0-9A-F]+)")
 _MISSING = re.compile(r"replication slot .* does not exist", re.DOTALL)
+_UNPUBLISHED = re.compile(r"publication .* does not exist", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,8 +152,16 @@ def slot_error(error: psycopg.Error, doing: str) -> ReplicatorError:
         place = _CHANGE.search(error.diag.context or "")
         failure = SourceError(message, hint=_NO_PLACE_REMEDY)
         return failure.located(f"in the change at {place[1]}") if place else failure
-    hint = WAL_LEVEL_REMEDY if state == NOT_IN_STATE and _WAL_LEVEL.search(text) else _SOURCE_REMEDIES.get(state)
+    hint = _source_remedy(state, text)
     return SourceError(message, hint=hint) if hint else translate(error, Side.SOURCE, doing, otherwise=SourceError)
+
+
+def _source_remedy(state: str, text: str) -> str | None:
+    if state == NOT_IN_STATE and _WAL_LEVEL.search(text):
+        return WAL_LEVEL_REMEDY
+    if state == UNDEFINED and _UNPUBLISHED.search(text):
+        return _PUBLICATION_REMEDY
+    return _SOURCE_REMEDIES.get(state)
 
 
 _NO_PLACE_REMEDY: Final = (
@@ -170,6 +179,12 @@ OLD_TRANSACTIONS_REMEDY: Final = (
 WAL_LEVEL_REMEDY: Final = "Set wal_level = logical on the source and restart it."
 NO_FREE_SLOT_REMEDY: Final = (
     "Drop a slot that is not used any more (pg_drop_replication_slot), or raise max_replication_slots and restart."
+)
+# up to PostgreSQL 17 the server decodes by the catalog as it was: what it has no publication for, it cannot decode
+_PUBLICATION_REMEDY: Final = (
+    "Make the publication again, then start `replicator run` again: its tables are copied anew. If it is there, the "
+    "source was written to while it was not: drop and make again all the publications of the migration, so that the "
+    "stream goes on behind that time."
 )
 _SOURCE_REMEDIES: Final = {
     NO_FREE_SLOT: NO_FREE_SLOT_REMEDY,

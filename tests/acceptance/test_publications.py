@@ -13,7 +13,7 @@ import pytest
 from replicator.model import Phase
 from tests.fixtures.databases import Database, drop, new_source, new_target, settings_for
 from tests.fixtures.servers import AnyServer
-from tests.fixtures.worker import Worker, run_command, wait_caught_up, wait_for_phase
+from tests.fixtures.worker import Worker, WorkerMaker, run_command, wait_caught_up, wait_for_phase
 
 TABLES: Final = """
 CREATE TABLE filtered (id int PRIMARY KEY, place text NOT NULL, body text);
@@ -196,3 +196,32 @@ def test_the_cutover_tells_what_the_publications_leave_out(migrated: Migrated) -
     left_out = json.loads(accepted.stdout)["left_out"]
     assert {"table public.unpublished", "table public.scratch", "large objects"} <= set(left_out)
     assert any("public.kept" in line for line in left_out)
+
+
+def test_a_publication_that_is_dropped_and_made_again_stops_the_worker_with_the_remedy(
+    source: Database, target: Database, make_worker: WorkerMaker
+) -> None:
+    """Given writes while it was not there, which the source cannot decode, then no other rows are lost or skipped."""
+    made = "CREATE PUBLICATION one FOR TABLE a; CREATE PUBLICATION other FOR TABLE b"
+    source.execute(f"CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (id int PRIMARY KEY); {made}")
+    worker = make_worker(settings_for(source, target, publications="one,other"))
+    worker.start()
+    wait_for_phase(target, Phase.STREAMING, worker)
+
+    source.execute("DROP PUBLICATION one")
+    source.execute("INSERT INTO a VALUES (1); INSERT INTO b VALUES (1)")
+    assert worker.wait() == 1
+    assert "Make the publication again" in worker.current_log
+
+    source.execute("CREATE PUBLICATION one FOR TABLE a")
+    source.execute("INSERT INTO a VALUES (2); INSERT INTO b VALUES (2)")
+    worker.start()
+    assert worker.wait() == 1
+    assert "drop and make again all the publications" in worker.current_log
+
+    source.execute(f"DROP PUBLICATION one, other; {made}")
+    worker.start()
+    source.execute("INSERT INTO a VALUES (3); INSERT INTO b VALUES (3)")
+    wait_caught_up(source, target, worker)
+    for table in ("a", "b"):
+        assert target.fetch(f"TABLE {table} ORDER BY id") == [(1,), (2,), (3,)]
