@@ -84,8 +84,12 @@ class _Shape(NamedTuple):
     def table(self) -> TableName:
         return TableName(self.schema, self.name)
 
-    def copy_statement(self) -> sql.Composed:
-        """Each row's key as text, then all its columns, in the order of the key's bytes."""
+    def copy_statement(self, encoding: str | None) -> sql.Composed:
+        """Each row's key as text, then all its columns, in the order of the key's bytes, which are UTF-8's.
+
+        ``encoding`` is the server's, whose own order may be another one.
+        """
+        place = sql.SQL('({})::text COLLATE "C"' if encoding == "UTF8" else "convert_to(({})::text, 'UTF8')")
         columns: list[sql.Composable] = [sql.Identifier(name) for name in self.columns]
         whole = sql.SQL("ROW({})").format(sql.SQL(", ").join(columns))
         keys: list[sql.Composable] = [sql.Identifier(name) for name in self.key] or [whole]
@@ -93,7 +97,7 @@ class _Shape(NamedTuple):
             sql.SQL(", ").join([*(sql.SQL("({})::text").format(key) for key in keys), *columns]),
             sql.SQL("" if self.partitioned else "ONLY "),
             qualified(self.table),
-            sql.SQL(", ").join(sql.SQL('({})::text COLLATE "C"').format(key) for key in keys),
+            sql.SQL(", ").join(place.format(key) for key in keys),
         )
 
 
@@ -190,8 +194,9 @@ async def _exists(connection: Connection, table: TableName) -> bool:
 
 async def _rows(connection: Connection, side: Side, shape: _Shape) -> AsyncIterator[tuple[tuple[bytes, ...], Row]]:
     width = len(shape.key) or 1
+    statement = shape.copy_statement(connection.info.parameter_status("server_encoding"))
     try:
-        async with connection.cursor() as cursor, cursor.copy(shape.copy_statement()) as copy:
+        async with connection.cursor() as cursor, cursor.copy(statement) as copy:
             # the server sends one message a row (PostgreSQL documentation, "Message Flow", COPY Operations)
             async for message in copy:
                 *key, row = bytes(message).split(b"\t", width)

@@ -1,11 +1,14 @@
 """The comparison that the demo and the acceptance tests trust: each test here fails when it is blind to something."""
 
+from dataclasses import replace
+
 import pytest
 
 from replicator.errors import SchemaMismatchError
 from replicator.model import TableName
 from replicator.verify import TableDifference, compare, sequences_behind
-from tests.fixtures.databases import Database
+from tests.fixtures.databases import Database, drop, new_source
+from tests.fixtures.servers import AnyServer
 
 _TABLE = TableName("public", "t")
 
@@ -32,6 +35,20 @@ async def test_equal_tables_are_equal(source: Database, target: Database) -> Non
 
     assert difference == TableDifference(_TABLE, source_rows=1000, target_rows=1000)
     assert difference.equal
+
+
+async def test_keys_that_another_encoding_sorts_otherwise_are_equal(source_server: AnyServer, target: Database) -> None:
+    """Given a source whose bytes have another order than UTF-8's, when rows are equal, then none counts as lost."""
+    source = new_source(source_server, "KOI8R")
+    try:
+        app = replace(source, dsn=f"{source.dsn}?client_encoding=utf8")
+        both(app, target, "CREATE TABLE t (k text PRIMARY KEY); INSERT INTO t VALUES ('ю'), ('ц'), ('д'), ('ж'), ('x')")
+
+        difference = await compared(source, target)
+    finally:
+        drop(source)
+
+    assert difference == TableDifference(_TABLE, source_rows=5, target_rows=5)
 
 
 async def test_lost_rows_are_found_wherever_they_were(source: Database, target: Database) -> None:
