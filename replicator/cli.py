@@ -69,7 +69,7 @@ def _execute(work: Work, *, as_json: bool, when_stopped: int = FAILED, log_level
         configure_logs(settings.log_format, settings.log_level or log_level)
         code = asyncio.run(_until_signal(work(settings), when_stopped))
     except ReplicatorError as error:
-        _tell(error, as_json=as_json)
+        tell(error, as_json=as_json)
         code = MISUSED if isinstance(error, ConfigurationError) else FAILED
     raise typer.Exit(code)
 
@@ -85,15 +85,12 @@ async def _until_signal(work: Coroutine[Any, Any, int], when_stopped: int) -> in
         return when_stopped
 
 
-def _tell(error: ReplicatorError, *, as_json: bool) -> None:
+def tell(error: ReplicatorError, *, as_json: bool) -> None:
     """A line for each thing that is wrong: which side, what, and the remedy."""
-    wrong = [(error.side, error.message, error.remedy)]
-    if isinstance(error, worker.NotReadyError):
-        wrong = [(finding.side, finding.message, finding.remedy) for finding in error.findings]
     if as_json:
-        keys = ("side", "message", "remedy")
-        _print_json({"errors": [dict(zip(keys, (s.value, *rest), strict=True)) for s, *rest in wrong]})
-    for side, message, remedy in wrong:
+        document = [{"side": side.value, "message": what, "remedy": remedy} for side, what, remedy in error.reasons]
+        _print_json({"errors": document})
+    for side, message, remedy in error.reasons:
         typer.echo(f"error: {side.value}: {message} — {remedy}", err=True)
 
 
@@ -269,7 +266,7 @@ def demo_command(
     try:
         code = asyncio.run(_until_signal(_run_demo(options), FAILED))
     except ReplicatorError as error:
-        _tell(error, as_json=as_json)
+        tell(error, as_json=as_json)
     raise typer.Exit(code)
 
 

@@ -4,8 +4,9 @@ Law 9: an error carries its side, its remedy and its retryability. A message nev
 What is neither retryable nor waits for the operator ends the worker.
 """
 
+from collections.abc import Sequence
 from enum import Enum
-from typing import ClassVar, Final, Self
+from typing import ClassVar, Final, NamedTuple, Self
 
 _BY_ITSELF: Final = "replicator tries again by itself"
 _BY_HAND: Final = "Run the command again"
@@ -18,6 +19,14 @@ class Side(Enum):
     TARGET = "target"
     CONFIGURATION = "configuration"
     OURS = "replicator"
+
+
+class Reason(NamedTuple):
+    """Something that is wrong: whose side it is on, what, and the remedy."""
+
+    side: Side
+    message: str
+    remedy: str
 
 
 class ReplicatorError(Exception):
@@ -49,6 +58,11 @@ class ReplicatorError(Exception):
     def remedy(self) -> str:
         """The hint where the error ends a command: only a worker that goes on tries again by itself."""
         return self.hint.replace(_BY_ITSELF, _BY_HAND)
+
+    @property
+    def reasons(self) -> Sequence[Reason]:
+        """What a command tells, a line each: usually the error itself."""
+        return [Reason(self.side, self.message, self.remedy)]
 
     def __str__(self) -> str:
         return f"{self.side.value}: {self.message}"

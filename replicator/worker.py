@@ -16,7 +16,7 @@ from monitoring.server import http_server
 from replicator import control
 from replicator.check import Finding, Severity, blocking, check
 from replicator.config import Settings
-from replicator.errors import MigrationRemovedError, ReplicatorError, Side, UnknownHostError
+from replicator.errors import MigrationRemovedError, Reason, ReplicatorError, Side, UnknownHostError
 from replicator.lag import LagTracker
 from replicator.lease import Lease, hold_lease
 from replicator.model import Phase
@@ -56,6 +56,11 @@ class NotReadyError(ReplicatorError):
         blocked = [finding for finding in findings if finding.severity is Severity.BLOCKED]
         super().__init__(f"the preflight found {len(blocked)} obstacle(s)")
         self.findings = blocked
+
+    @property
+    def reasons(self) -> Sequence[Reason]:
+        """One a finding."""
+        return [Reason(finding.side, finding.message, finding.remedy) for finding in self.findings]
 
 
 class Worker:

@@ -1,8 +1,9 @@
 """What a cutover has to be told before it begins."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from replicator.errors import Side
+from replicator.errors import CutoverError, Reason, Side
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,3 +13,25 @@ class Obstacle:
     message: str
     remedy: str
     side: Side = Side.SOURCE
+
+
+class ObstructedError(CutoverError):
+    """Something stands in the way; ``outcome`` is what became of a cutover that had begun."""
+
+    def __init__(self, obstacles: Sequence[Obstacle], outcome: str = "") -> None:
+        what = "the cutover cannot begin: " + "; ".join(item.message for item in obstacles)
+        super().__init__(
+            f"{what}; {outcome}" if outcome else what,
+            hint=" ".join(dict.fromkeys(f"{item.remedy}." for item in obstacles)),
+            side=obstacles[0].side,
+        )
+        self.obstacles = tuple(obstacles)
+        self._outcome = outcome
+
+    @property
+    def reasons(self) -> Sequence[Reason]:
+        """One an obstacle, then the outcome."""
+        found = [Reason(item.side, item.message, f"{item.remedy}.") for item in self.obstacles]
+        if self._outcome:
+            found.append(Reason(Side.SOURCE, self._outcome, CutoverError.hint))
+        return found

@@ -20,7 +20,7 @@ from replicator.catalog import (
 from replicator.config import Settings
 from replicator.control import Deferred, Migration, TableRecord
 from replicator.cutover import schema
-from replicator.cutover.obstacle import Obstacle
+from replicator.cutover.obstacle import Obstacle, ObstructedError
 from replicator.cutover.schema import Failure
 from replicator.cutover.sequences import (
     Pairing,
@@ -33,7 +33,7 @@ from replicator.cutover.sequences import (
 )
 from replicator.cutover.sides import on
 from replicator.cutover.unsent import look_at_unsent
-from replicator.errors import CutoverError, Side
+from replicator.errors import Side
 from replicator.model import SchemaMode, TableName, TableState
 from replicator.postgres import Connection
 from replicator.source.fence import FencedTable, tables_to_fence
@@ -67,13 +67,9 @@ class Survey:
     left_out: list[str] = field(default_factory=list)
 
     def require_clear(self) -> None:
-        """Raise CutoverError with everything that stands in the way, if anything does."""
+        """Raise ObstructedError with everything that stands in the way, if anything does."""
         if self.obstacles:
-            raise CutoverError(
-                "the cutover cannot begin: " + "; ".join(item.message for item in self.obstacles),
-                hint=" ".join(dict.fromkeys(f"{item.remedy}." for item in self.obstacles)),
-                side=self.obstacles[0].side,
-            )
+            raise ObstructedError(self.obstacles)
 
 
 async def survey(
@@ -280,7 +276,7 @@ def compare_sequences(found: Pairing, values: Mapping[int, Value]) -> list[Obsta
         ),
         (found.missing, Obstacle("the target lacks sequence {}", "Create it on the target", Side.TARGET)),
         (
-            out_of_bounds(found.pairs, values),
+            out_of_bounds(found, values),
             Obstacle(
                 "the value of sequence {} is beyond its range on the target", "ALTER SEQUENCE it there", Side.TARGET
             ),

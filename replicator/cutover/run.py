@@ -13,6 +13,7 @@ from replicator import control
 from replicator.config import Settings
 from replicator.control import Deferred, Migration
 from replicator.cutover import finish, schema
+from replicator.cutover.obstacle import ObstructedError
 from replicator.cutover.plan import UNDOABLE, Step, may_undo, recorded, remaining
 from replicator.cutover.report import CutoverReport, Report, StepTime
 from replicator.cutover.sides import on
@@ -143,6 +144,8 @@ class _Run:
         """Undo, whatever interrupts us meanwhile, and tell the outcome with the error."""
         outcome = await _uninterrupted(take_back(self.settings, self.migration, committing=committing))
         self.report(outcome)
+        if isinstance(error, ObstructedError):
+            raise ObstructedError(error.obstacles, outcome) from None
         if isinstance(error, ReplicatorError):
             hint = error.hint if not error.retryable else CutoverError.hint
             raise CutoverError(f"{error.message}; {outcome}", hint=hint, side=error.side) from None

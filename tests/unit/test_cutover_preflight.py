@@ -1,9 +1,16 @@
-"""What stands in the way of a cutover: the pure verdicts."""
+"""What stands in the way of a cutover: the pure verdicts, and how they are told."""
+
+import json
+
+import pytest
 
 from replicator.catalog import PublishedTable
+from replicator.cli import tell
 from replicator.control import TableRecord
+from replicator.cutover.obstacle import Obstacle, ObstructedError
 from replicator.cutover.preflight import compare_sequences, compare_tables
 from replicator.cutover.sequences import Pairing, SequenceInfo, Value, pair
+from replicator.errors import CutoverError, Side
 from replicator.model import ReplicaIdentity, SchemaMode, TableName, TableState
 from replicator.source.writes import changed_tables
 
@@ -81,6 +88,11 @@ def test_a_value_beyond_the_targets_range_stands_in_the_way() -> None:
     assert "beyond its range" in obstacle.message
 
 
+def test_a_sequence_of_our_making_gets_the_range_of_the_source() -> None:
+    found = pair([_FREE], [_FREE._replace(maximum=100)], {A}, SchemaMode.COPY)
+    assert compare_sequences(found, {_FREE.oid: Value(101, True)}) == []
+
+
 # --- insert-only tables -----------------------------------------------------------------------------------------------
 
 
@@ -102,3 +114,27 @@ def test_statistics_that_were_reset_rule_nothing_out() -> None:
 
 def test_without_a_record_every_counted_update_is_after_the_copy() -> None:
     assert changed_tables([_published(insert_only=True)], {"reset": "", "counts": {}}, _reading(1)) == [A]
+
+
+def test_each_obstacle_is_told_on_a_line_of_its_own_with_its_remedy(capsys: pytest.CaptureFixture[str]) -> None:
+    """Given several obstacles, when a cutover that had begun is refused, then each has a line, and so has the end."""
+    obstacles = [Obstacle("t is not copied yet", "Wait", Side.OURS), Obstacle("a key is refused", "Drop it")]
+
+    tell(ObstructedError(obstacles, "the source takes writes"), as_json=False)
+
+    assert capsys.readouterr().err.splitlines() == [
+        "error: replicator: t is not copied yet — Wait.",
+        "error: source: a key is refused — Drop it.",
+        f"error: source: the source takes writes — {CutoverError.hint}",
+    ]
+
+
+def test_each_obstacle_is_an_error_of_its_own_in_json(capsys: pytest.CaptureFixture[str]) -> None:
+    tell(ObstructedError([Obstacle("a", "Do b"), Obstacle("c", "Do d", Side.TARGET)]), as_json=True)
+
+    assert json.loads(capsys.readouterr().out) == {
+        "errors": [
+            {"side": "source", "message": "a", "remedy": "Do b."},
+            {"side": "target", "message": "c", "remedy": "Do d."},
+        ]
+    }
