@@ -15,6 +15,7 @@ import structlog
 from bootstrap.entries import Plan
 from bootstrap.evolve import add, fit_types, look, settle
 from bootstrap.existing import may_replicate, silence
+from bootstrap.fingerprint import Fingerprint, read_app, read_ours
 from bootstrap.jobs import plan_jobs, split_tables
 from bootstrap.keys import ANALYZE_STEP, CopiedTables, KeyMaker, analyze_roots, by_table, make_rest
 from bootstrap.parallel import run_all
@@ -30,9 +31,7 @@ from monitoring.metrics import Metrics
 from replicator import control
 from replicator.catalog import (
     PublishedTable,
-    managed_schemas,
     published_tables,
-    read_fingerprint,
     read_shapes,
     source_tables,
 )
@@ -50,9 +49,10 @@ from replicator.source.writes import record_writes
 log = structlog.get_logger(__name__)
 
 
-async def bootstrap(settings: Settings, epoch: UUID, metrics: Metrics) -> None:
+async def bootstrap(settings: Settings, epoch: UUID, metrics: Metrics) -> Fingerprint:
     """Bring every published table to *ready*, with progress recorded where the stream begins. Does only what is left.
 
+    Returns what it has seen of the source's schema: another one later means that there is something to follow.
     Raises ReplicatorError; after a retryable one, running it again goes on.
     """
     async with (
@@ -61,10 +61,10 @@ async def bootstrap(settings: Settings, epoch: UUID, metrics: Metrics) -> None:
     ):
         with reporting(Side.TARGET, "recording the bootstrap"):
             await control.create(target)
+            app = await read_app(settings, source, await control.read_migration(target))
             migration, is_new = await begin(settings, epoch, source, target)
-            await Bootstrap(settings, epoch, metrics, source=source, target=target, migration=migration).run(
-                is_new=is_new
-            )
+            work = Bootstrap(settings, epoch, metrics, source=source, target=target, migration=migration)
+            return await work.run(is_new=is_new, app=app)
 
 
 class Bootstrap:
@@ -88,13 +88,19 @@ class Bootstrap:
         self._migration = migration
         self._states: dict[TableName, TableState] = {}
 
-    async def run(self, *, is_new: bool) -> None:
-        """Do what is left. ``is_new``: there is no progress yet, so the first round makes the main slot."""
-        fingerprint, plan = await self._fingerprint(), None
+    async def run(self, *, is_new: bool, app: str) -> Fingerprint:
+        """Do what is left. ``is_new``: there is no progress yet, so the first round makes the main slot.
+
+        ``app`` is the app's part of the source's fingerprint, from before the publications were made.
+        """
+        plan = None
+        if self._migration.owns_publications and not is_new:
+            await self._publish_new()
+        seen = Fingerprint(app, await read_ours(self._source, self._migration))
         if is_new:
             await self._round(is_main=True)
         else:
-            plan = await self._follow(fingerprint)
+            plan = await self._follow(app)
         while await self._is_unfinished():
             await self._round(is_main=False)
         await pass_over(self._target, self._epoch)
@@ -102,25 +108,19 @@ class Bootstrap:
             await note_rest(self._source, self._target, self._epoch, plan)
         if self._migration.phase is Phase.BOOTSTRAP:
             await make_rest(self._target, self._epoch)
-        await control.record_step(self._target, FOLLOWED_STEP, {"fingerprint": fingerprint})
+        await control.record_step(self._target, FOLLOWED_STEP, {"fingerprint": app})
         if ANALYZE_STEP not in await control.read_steps(self._target):
             await analyze_roots(self._target, self._epoch)
         log.info("all tables are ready", tables=len(self._states))
+        return seen
 
-    async def _fingerprint(self) -> str:
-        with reporting(Side.SOURCE, "looking at the source's schema", SourceError):
-            excluded = [*self._settings.exclude_schemas, *await managed_schemas(self._source), control.SCHEMA]
-            return await read_fingerprint(self._source, excluded)
-
-    async def _follow(self, fingerprint: str) -> Plan | None:
+    async def _follow(self, app: str) -> Plan | None:
         """Take over what was changed on the source since the last time; the plan of a new dump, if that was needed."""
-        if self._migration.owns_publications:
-            await self._publish_new()
         published = await self._published(self._source)
         steps = await control.read_steps(self._target)
         copies = self._settings.schema_mode is SchemaMode.COPY and SCHEMA_STEP in steps
         plan = None
-        if copies and steps.get(FOLLOWED_STEP, {}).get("fingerprint") != fingerprint:
+        if copies and steps.get(FOLLOWED_STEP, {}).get("fingerprint") != app:
             plan = await make_needed(self._settings, self._source, self._target, self._epoch)
         deploy = await look(self._source, self._target, published, self._migration.publications)
         if self._settings.schema_mode is SchemaMode.COPY and (deploy.labels or deploy.columns):

@@ -14,6 +14,7 @@ from typing import Any
 import psycopg
 import structlog
 
+from bootstrap import fingerprint
 from bootstrap.evolve import Deploy, look
 from bootstrap.keys import make_rest
 from bootstrap.run import bootstrap
@@ -21,7 +22,7 @@ from monitoring.health import Health
 from monitoring.metrics import Metrics
 from replicator import control
 from replicator.apply.target import Target
-from replicator.catalog import managed_schemas, published_tables, read_fingerprint
+from replicator.catalog import published_tables
 from replicator.config import Settings
 from replicator.control import Migration
 from replicator.errors import (
@@ -67,7 +68,7 @@ class Session:
         self._waits_for: str | None = None
         self._refused = INVALID
         self._known_at = INVALID
-        self._fingerprint = ""
+        self._seen: fingerprint.Fingerprint | None = None
         self._followed: object = None
 
     def has_streamed_for(self, seconds: float, now: float) -> bool:
@@ -88,8 +89,7 @@ class Session:
         while not self._finished.is_set():
             try:
                 self._known_at = await self._wal_end()
-                self._fingerprint = await self._read_fingerprint()
-                await self._spooling.beside(bootstrap(self._settings, self._lease.epoch, self._metrics))
+                await self._spooling.beside(self._bootstrap())
                 if not stream:
                     return await self._recovered()
                 await self._stream_until_finished()
@@ -98,6 +98,9 @@ class Session:
                     raise
                 if not await self._may_follow(error):
                     await self._wait(error)
+
+    async def _bootstrap(self) -> None:
+        self._seen = await bootstrap(self._settings, self._lease.epoch, self._metrics)
 
     async def _may_follow(self, error: ReplicatorError) -> bool:
         """Whether the bootstrap can make the target fit; if not, the error tells the statements that do."""
@@ -116,11 +119,6 @@ class Session:
             with reporting(Side.SOURCE, "looking at the source's schema", SourceError):
                 published = await published_tables(self._source, migration.publications if migration else ())
                 return await look(self._source, target, published, migration.publications if migration else ())
-
-    async def _read_fingerprint(self) -> str:
-        with reporting(Side.SOURCE, "looking at the source's schema", SourceError):
-            excluded = [*self._settings.exclude_schemas, *await managed_schemas(self._source), control.SCHEMA]
-            return await read_fingerprint(self._source, excluded)
 
     async def _is_beyond_bootstrap(self) -> bool:
         """Before the first stream, an error is a mistake of the set-up, and somebody looks on."""
@@ -159,13 +157,13 @@ class Session:
             await self._drain()
         async with self._flow(migration) as flow:
             self._streaming_since = time.monotonic()
-            watch = self._watch(max(flow.progress, self._refused))
+            watch = self._watch(migration, max(flow.progress, self._refused))
             try:
                 await _first_of(flow.run(self._settings.status_interval), self._finished.wait(), watch)
             finally:
                 self._refused = flow.taken
 
-    async def _watch(self, place: Lsn) -> None:
+    async def _watch(self, migration: Migration, place: Lsn) -> None:
         """Forget the last error once progress has passed its place. Ends when the bootstrap has something to follow."""
         recovered, unmade = False, bool(await control.read_keys(self._lease.connection))
         lags_behind, end = bool((await self._look()).changed), await self._wal_end()
@@ -183,7 +181,7 @@ class Session:
                 unmade = False
             if now - looked_at >= self._settings.schema_interval:
                 looked_at = now
-                if await self._read_fingerprint() != self._fingerprint:
+                if await fingerprint.read(self._settings, self._source, migration) != self._seen:
                     log.info("the source's schema has changed")
                     return
             if lags_behind and now - rechecked_at >= self._settings.recheck_interval:

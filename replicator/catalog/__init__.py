@@ -2,7 +2,7 @@
 
 from replicator.catalog.large_objects import count_large_objects
 from replicator.catalog.published import Part, PublishedTable, published_tables
-from replicator.catalog.shapes import read_fingerprint, read_shapes
+from replicator.catalog.shapes import publications_fingerprint, read_fingerprint, read_shapes
 from replicator.catalog.tables import MANAGED_SCHEMAS, SourceTable, app_schemas, managed_schemas, source_tables
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "app_schemas",
     "count_large_objects",
     "managed_schemas",
+    "publications_fingerprint",
     "published_tables",
     "read_fingerprint",
     "read_shapes",

@@ -54,7 +54,9 @@ SELECT pg_catalog.md5(pg_catalog.string_agg(oid::text, ',' ORDER BY oid)) FROM p
 
 _FINGERPRINT: Final[LiteralString] = """
 WITH app AS (SELECT oid FROM pg_catalog.pg_namespace
-              WHERE nspname <> 'information_schema' AND NOT starts_with(nspname, 'pg_') AND nspname <> ALL (%s)),
+              WHERE nspname <> 'information_schema' AND NOT starts_with(nspname, 'pg_')
+                AND nspname <> ALL (%(schemas)s)),
+publications AS (SELECT oid, xmin FROM pg_catalog.pg_publication WHERE pubname <> ALL (%(publications)s)),
 tables AS (SELECT oid, relname, relnamespace, relkind, relpersistence,
                   CASE WHEN relispartition THEN relfilenode END AS file FROM pg_catalog.pg_class
             WHERE relnamespace IN (TABLE app) AND relkind IN ('r', 'p', 'v', 'm', 'S'))
@@ -71,9 +73,16 @@ SELECT pg_catalog.md5(pg_catalog.concat_ws('/',
      FROM pg_catalog.pg_inherits WHERE inhrelid IN (SELECT oid FROM tables)),
   (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', enumtypid, enumlabel), ',' ORDER BY enumtypid, enumsortorder)
      FROM pg_catalog.pg_enum),
-  (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', oid, xmin), ',' ORDER BY oid)
-     FROM pg_catalog.pg_publication),
-  (SELECT pg_catalog.string_agg(oid::text, ',' ORDER BY oid) FROM pg_catalog.pg_publication_rel)))
+  (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', oid, xmin), ',' ORDER BY oid) FROM publications),
+  (SELECT pg_catalog.string_agg(oid::text, ',' ORDER BY oid)
+     FROM pg_catalog.pg_publication_rel WHERE prpubid IN (SELECT oid FROM publications))))
+"""
+
+_PUBLICATIONS: Final[LiteralString] = """
+SELECT pg_catalog.md5(pg_catalog.concat_ws('/',
+  pg_catalog.string_agg(pg_catalog.concat_ws(' ', p.oid, p.xmin, r.oid), ',' ORDER BY p.oid, r.oid)))
+  FROM pg_catalog.pg_publication p LEFT JOIN pg_catalog.pg_publication_rel r ON r.prpubid = p.oid
+ WHERE p.pubname = ANY (%s)
 """
 
 
@@ -124,10 +133,19 @@ async def _entries(connection: Connection, oids: list[int], publications: Sequen
     return found
 
 
-async def read_fingerprint(connection: Connection, exclude_schemas: Sequence[str]) -> str:
+async def read_fingerprint(
+    connection: Connection, exclude_schemas: Sequence[str], exclude_publications: Sequence[str] = ()
+) -> str:
     """A hash of what the app's deploys change: tables, columns, indexes, enums, and what is published."""
-    row = await (await connection.execute(_FINGERPRINT, [list(exclude_schemas)])).fetchone()
+    parameters = {"schemas": list(exclude_schemas), "publications": list(exclude_publications)}
+    row = await (await connection.execute(_FINGERPRINT, parameters)).fetchone()
     schemas = None
     if connection.info.server_version >= _SCHEMAS_SINCE:
         schemas = await (await connection.execute(_PUBLISHED_SCHEMAS)).fetchone()
     return f"{row and row[0]} {schemas and schemas[0]}"
+
+
+async def publications_fingerprint(connection: Connection, names: Sequence[str]) -> str:
+    """A hash of these publications and of the tables that each lists."""
+    row = await (await connection.execute(_PUBLICATIONS, [list(names)])).fetchone()
+    return str(row and row[0])
