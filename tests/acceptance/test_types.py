@@ -21,6 +21,7 @@ from tests.torture.model import ColumnType, quoted
 from tests.torture.user_types import UserTypes
 
 OWN_SCHEMA: Final = "app's own"
+IN_OWN_SCHEMA: Final = quoted(OWN_SCHEMA).replace("'", "''")
 EXTENSIONS_SCHEMA: Final = quoted(types.EXTENSION_SCHEMA)
 FAMILIES: Final[Mapping[str, Sequence[ColumnType]]] = {
     "numbers": types.NUMBERS,
@@ -33,6 +34,12 @@ FAMILIES: Final[Mapping[str, Sequence[ColumnType]]] = {
     "ranges": types.RANGES,
     "extensions": types.extension_types(EXTENSIONS_SCHEMA),
     "user's own": UserTypes(OWN_SCHEMA).column_types,
+    "references to the user's own": [
+        ColumnType("regclass", ("'public.searched'", "'public.\"Some numbers\"'")),
+        ColumnType("regtype", (f"'{IN_OWN_SCHEMA}.\"Mood\"'", "'public.searched[]'")),
+        ColumnType("regprocedure", (f"'{IN_OWN_SCHEMA}.valid(integer)'",)),
+        ColumnType("regnamespace", (f"'{IN_OWN_SCHEMA}'",)),
+    ],
 }
 COLUMNS: Final = [(f"c{n}", type_) for n, type_ in enumerate(type_ for family in FAMILIES.values() for type_ in family)]
 VALUES: Final = max(len(type_.values) for _, type_ in COLUMNS)
@@ -63,7 +70,7 @@ CREATE TABLE searched (
 CREATE INDEX by_likeness ON searched USING gin (body {EXTENSIONS_SCHEMA}.gin_trgm_ops);
 CREATE INDEX by_place ON searched USING gist (place {EXTENSIONS_SCHEMA}.gist_ltree_ops);
 CREATE INDEX by_notes ON searched USING gin (notes {EXTENSIONS_SCHEMA}.gin_hstore_ops);
-CREATE TABLE filler (id int PRIMARY KEY)
+CREATE TABLE filler (id int PRIMARY KEY); CREATE SEQUENCE "Some numbers"
 """
 MANY: Final = "INSERT INTO filler SELECT generate_series(1, 50)"
 """Makes a transaction too large for single statements."""
@@ -117,7 +124,7 @@ def make_tables(source: Database) -> None:
     columns = ", ".join(f"{name} {type_.sql}" for name, type_ in COLUMNS)
     source.execute(
         f"CREATE SCHEMA {quoted(OWN_SCHEMA)}; {'; '.join(own.statements)};"
-        f"CREATE TABLE everything (id int PRIMARY KEY, {columns}); {SEARCHED}"
+        f"{SEARCHED}; CREATE TABLE everything (id int PRIMARY KEY, {columns})"
     )
 
 
