@@ -35,6 +35,7 @@ from replicator.control.spool import (
     forget_chunks,
     last_chunk,
     read_chunks,
+    spool_size,
 )
 from replicator.control.statements import (
     Deferred,
@@ -111,6 +112,7 @@ __all__ = [
     "set_phase",
     "set_shape",
     "set_table_states",
+    "spool_size",
     "start_migration",
     "start_progress",
     "take_lease",

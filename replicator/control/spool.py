@@ -27,6 +27,7 @@ _FORGET: Final[LiteralString] = """
 DELETE FROM replicator.spool
  WHERE number <= (SELECT max(number) FROM replicator.spool WHERE end_lsn <= %s::pg_lsn)
 """
+_SIZE: Final[LiteralString] = "SELECT pg_catalog.pg_total_relation_size('replicator.spool')"
 _END: Final[LiteralString] = """
 UPDATE replicator.progress SET spooled = NULL WHERE epoch = %s AND spooled <= lsn
 """
@@ -69,6 +70,12 @@ async def read_chunks(connection: Connection, after: int, limit: int) -> list[Ch
     """The next chunks behind number ``after``."""
     cursor = await connection.execute(_NEXT, [after, limit], binary=True)
     return [Chunk(*row) for row in await cursor.fetchall()]
+
+
+async def spool_size(connection: Connection) -> int:
+    """The bytes on disk; what was dropped counts until the server has tidied up."""
+    row = await (await connection.execute(_SIZE)).fetchone()
+    return int(row[0]) if row else 0
 
 
 async def forget_chunks(connection: Connection, progress: Lsn) -> None:

@@ -84,7 +84,8 @@ async def _records(target: Connection) -> Records | None:
     progress, worker = await control.read_progress(target), await control.read_worker(target)
     tables = list((await control.read_tables(target)).values())
     unpublished = (await control.read_steps(target)).get(UNPUBLISHED_STEP, {})
-    return Records(migration, progress, worker, tables, unpublished)
+    spooled = await control.spool_size(target) if progress is not None and progress.spooled is not None else None
+    return Records(migration, progress, worker, tables, unpublished, spooled)
 
 
 async def _view(source: Connection, slot_name: str) -> SourceView:

@@ -73,7 +73,10 @@ class MigrationStatus:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """Everything that `status` shows. ``phase`` is None before a migration; ``notes`` say what could not be read."""
+    """Everything that `status` shows. ``phase`` is None before a migration; ``notes`` say what could not be read.
+
+    ``spool_bytes`` is what was received during the copy and waits on the target, None if nothing is spooled.
+    """
 
     phase: Phase | None = None
     phase_since: datetime | None = None
@@ -82,6 +85,7 @@ class Status:
     source_lsn: Lsn | None = None
     lag: Lag = Lag()
     tables: Mapping[TableState, int] | None = None
+    spool_bytes: int | None = None
     source_reached: bool = False
     slot: SlotStatus | None = None
     worker: WorkerStatus | None = None
@@ -152,6 +156,7 @@ class Status:
             "applied_lsn": _lsn(self.applied_lsn),
             "source_lsn": _lsn(self.source_lsn),
             "tables": self._tables_json(),
+            "spool": None if self.spool_bytes is None else {"bytes": self.spool_bytes},
             "slot": self._slot_json(),
             "worker": self._worker_json(),
             "error": self._error_json(),

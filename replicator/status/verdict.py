@@ -15,13 +15,17 @@ from replicator.status.report import Lag, LastError, MigrationStatus, SlotStatus
 
 @dataclass(frozen=True, slots=True)
 class Records:
-    """What the control tables say, as of one snapshot; ``unpublished``: the app's new tables that could not be."""
+    """What the control tables say, as of one snapshot.
+
+    ``unpublished``: the app's new tables that could not be; ``spool_bytes``: what waits on the target, None if nothing.
+    """
 
     migration: control.Migration
     progress: control.Progress | None
     worker: control.Worker | None
     tables: Sequence[control.TableRecord]
     unpublished: Mapping[str, str] = field(default_factory=dict)
+    spool_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +54,7 @@ def judge(records: Records, source: SourceView | ReplicatorError, lease_timeout:
         source_lsn=source_lsn,
         lag=lag,
         tables=Counter(record.state for record in records.tables),
+        spool_bytes=records.spool_bytes,
         source_reached=view is not None,
         slot=_slot(view.slot) if view and view.slot else None,
         worker=worker,

@@ -1,5 +1,7 @@
 """The copy takes long while the app writes on: the spool keeps the changes, so that the source need not (law 3)."""
 
+import json
+
 import pytest
 
 from tests.fixtures.databases import Database, new_source
@@ -8,6 +10,7 @@ from tests.fixtures.migration import Migration, MigrationMaker
 from tests.fixtures.proxy import ProxyMaker
 from tests.fixtures.servers import SOURCE_MAJOR, ServerMaker
 from tests.fixtures.waiting import wait_until
+from tests.fixtures.worker import run_command
 
 MEGABYTES = 300
 LIMIT = 64
@@ -79,6 +82,8 @@ def test_a_worker_that_is_killed_spools_and_drains_each_change_once(
         migration.worker.kill()
         migration.worker.start()
     gates.wait_reached(ROWS)
+    status = json.loads(run_command(migration.settings, "status", "--json").stdout)
+    assert status["spool"]["bytes"] > 0
     gates.release()
     wait_until(lambda: "applying what was spooled" in migration.worker.current_log, what="the drain")
     migration.worker.kill()
