@@ -134,28 +134,6 @@ async def test_the_copy_stops_at_bytes_that_are_no_utf8_and_goes_on_once_they_ar
     await assert_equal(settings)
 
 
-def test_the_stream_of_another_encoding_stops_at_a_character_that_utf8_lacks(
-    make_source: SourceMaker, target: Database, make_worker: WorkerMaker
-) -> None:
-    """Given a WIN1252 source, when a byte comes that is no character, then the worker ends with the change's place."""
-    source = make_source("WIN1252")
-    app_of(source).execute(
-        "CREATE TABLE notes (id int PRIMARY KEY, body text); INSERT INTO notes VALUES (1, 'copied: €')"
-    )
-    worker = make_worker(settings_for(source, target))
-    worker.start()
-    wait_for_phase(target, Phase.STREAMING, worker)
-
-    app_of(source).execute("INSERT INTO notes VALUES (2, 'streamed: €'); INSERT INTO notes VALUES (3, chr(129))")
-
-    assert worker.wait() == 1
-    error = error_of(target)
-    assert error["side"] == "source"
-    assert "a character that UTF-8 has no place for (22P05), in the change at " in error["message"]
-    assert "Correct the text on the source" in error["hint"]
-    assert target.fetch("TABLE notes ORDER BY id") == [(1, "copied: €")]
-
-
 async def test_check_tells_of_encodings_before_anything_starts(make_source: SourceMaker, target: Database) -> None:
     """Given sources of other encodings, when they are checked, then it tells what they mean for names and values."""
     ascii_, latin = make_source("SQL_ASCII"), make_source("LATIN1")

@@ -4,6 +4,7 @@ import asyncio
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -27,9 +28,9 @@ from replicator.model import (
 from replicator.source import stream as stream_module
 from replicator.source.stream import ReplicationStream
 from tests.fixtures import wire
-from tests.fixtures.databases import Database, new_source
+from tests.fixtures.databases import Database, drop, new_source
 from tests.fixtures.proxy import ProxyMaker
-from tests.fixtures.servers import ServerMaker
+from tests.fixtures.servers import AnyServer, ServerMaker
 
 MIB = 1024 * 1024
 SLOT_PREFIX = "replicator_test_"
@@ -512,3 +513,29 @@ async def test_next_raises_again_and_confirm_is_harmless_after_the_end(streamed:
     for _ in range(2):
         with pytest.raises(ServerUnavailableError, match="closed"):
             await stream.next()
+
+
+async def test_a_character_that_utf8_lacks_ends_the_stream_with_its_place_and_the_remedy(
+    source_server: AnyServer, opener: Opener
+) -> None:
+    """Given a source of another encoding, when a byte comes that is no character, then nothing stands in for it."""
+    source = new_source(source_server, "WIN1252")
+    try:
+        streamed = Streamed(replace(source, dsn=f"{source.dsn}?client_encoding=utf8"))
+        stream = await opener(streamed)
+        source.execute("INSERT INTO t VALUES (1, chr(128))")
+        (transaction,) = await take(stream, has(1))
+        (change,) = transaction.changes
+        assert isinstance(change, Insert)
+        assert change.new == b"1\t\xe2\x82\xac\t\\N"
+
+        source.execute("INSERT INTO t VALUES (2, chr(129))")
+
+        with pytest.raises(
+            SourceError, match=r"UTF-8 has no place for \(22P05\), in the change at [0-9A-F]+/[0-9A-F]+$"
+        ) as caught:
+            await take(stream, has(1))
+        assert "Correct the text on the source" in caught.value.hint
+        await stream.close()
+    finally:
+        drop(source)
