@@ -14,6 +14,7 @@ from bootstrap.attributes import different_attributes
 from bootstrap.entries import Entry, Plan, header_name
 from bootstrap.making import make_entries, make_schema
 from bootstrap.schema import OWNED_KINDS, app_schemas, dump_app, key_statements, owners_of
+from bootstrap.sequences import rename_sequences
 from replicator import control
 from replicator.config import Settings
 from replicator.control import Deferred
@@ -81,6 +82,7 @@ async def make_needed(settings: Settings, source: Connection, target: Connection
     Raises SchemaMismatchError for what the target refuses.
     """
     plan = await dump_app(settings, source, None)
+    await rename_sequences(source, target, epoch)
     there = await _there(target)
     tables = await _tables(target)
     cursor = await source.execute(_WITH_TABLES)

@@ -24,7 +24,9 @@ _SEQUENCES: Final[LiteralString] = """
 SELECT c.oid, n.nspname AS schema, c.relname AS name, o.nspname AS owner_schema, t.relname AS owner_table,
        a.attname AS owner_column, s.seqmin AS minimum, s.seqmax AS maximum,
        pg_catalog.has_sequence_privilege(c.oid, 'SELECT') AS readable,
-       pg_catalog.has_sequence_privilege(c.oid, 'UPDATE') AS settable
+       pg_catalog.has_sequence_privilege(c.oid, 'UPDATE') AS settable,
+       pg_catalog.format_type(s.seqtypid, NULL) AS type, s.seqstart AS start, s.seqincrement AS increment,
+       s.seqcache AS cache, s.seqcycle AS cycles
   FROM pg_catalog.pg_class c
   JOIN pg_catalog.pg_sequence s ON s.seqrelid = c.oid
   JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
@@ -60,6 +62,11 @@ class SequenceInfo(NamedTuple):
     maximum: int = 2**63 - 1
     readable: bool = True
     settable: bool = True
+    type: str = "bigint"
+    start: int = 1
+    increment: int = 1
+    cache: int = 1
+    cycles: bool = False
 
     @property
     def title(self) -> TableName:
@@ -73,6 +80,11 @@ class SequenceInfo(NamedTuple):
             return None
         return TableName(self.owner_schema, self.owner_table)
 
+    @property
+    def definition(self) -> tuple[str, int, int, int, int, int, bool]:
+        """What decides which values follow."""
+        return self.type, self.start, self.increment, self.minimum, self.maximum, self.cache, self.cycles
+
 
 class Value(NamedTuple):
     """What a sequence gives next: ``last_value`` itself, or the one after it if ``is_called``."""
@@ -83,11 +95,15 @@ class Value(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Pairing:
-    """Which sequence of the target gets which one's value. ``missing`` must be there and is not."""
+    """Which sequence of the target gets which one's value. ``missing`` must be there and is not.
+
+    ``aligned``: the target's get the source's definitions as well, unless they are of the user's own making.
+    """
 
     pairs: tuple[tuple[SequenceInfo, SequenceInfo], ...]
     missing: tuple[TableName, ...]
     left_out: tuple[TableName, ...]
+    aligned: bool = False
 
 
 async def list_sequences(connection: Connection, exclude_schemas: Iterable[str]) -> list[SequenceInfo]:
@@ -116,7 +132,7 @@ def pair(
             left_out.append(item.title)  # the user's own migrations do without it
         else:
             missing.append(item.title)
-    return Pairing(tuple(pairs), tuple(missing), tuple(left_out))
+    return Pairing(tuple(pairs), tuple(missing), tuple(left_out), aligned=mode is SchemaMode.COPY)
 
 
 def _owned_by(item: SequenceInfo) -> tuple[TableName | None, str | None]:
@@ -169,12 +185,50 @@ async def _set_values(target: Connection, values: Sequence[tuple[SequenceInfo, V
         )
 
 
-def out_of_bounds(pairs: Iterable[tuple[SequenceInfo, SequenceInfo]], values: Mapping[int, Value]) -> list[TableName]:
-    """The sequences whose range on the target does not hold the value that the source's has now."""
+async def align(target: Connection, found: Pairing) -> list[int]:
+    """Give the target's sequences the definition and the owner that the source's have by now.
+
+    Returns the source's oids of those that lost their value by that.
+    """
+    altered = []
+    if found.aligned:
+        with on(Side.TARGET, "altering sequences"):
+            for ours, theirs in found.pairs:
+                if ours.definition != theirs.definition:
+                    await target.execute(_definition(ours, theirs))
+                    altered.append(ours.oid)
+                if _owned_by(ours) != _owned_by(theirs):
+                    await target.execute(_ownership(ours, theirs))
+    return altered
+
+
+def _definition(ours: SequenceInfo, theirs: SequenceInfo) -> sql.Composed:
+    type_, *numbers, cycles = ours.definition
+    start, increment, minimum, maximum, cache = map(sql.Literal, numbers)
+    # the value must lie within the new bounds at once, and is set afterwards
+    return sql.SQL(
+        "ALTER SEQUENCE {} AS {} START {} RESTART INCREMENT {} MINVALUE {} MAXVALUE {} CACHE {} {}"
+    ).format(
+        qualified(theirs.title), sql.SQL(type_), start, increment, minimum, maximum, cache,
+        sql.SQL("CYCLE" if cycles else "NO CYCLE"),
+    )  # fmt: skip
+
+
+def _ownership(ours: SequenceInfo, theirs: SequenceInfo) -> sql.Composed:
+    owner: sql.Composable = sql.SQL("NONE")
+    if ours.owner is not None and ours.owner_column is not None:
+        owner = sql.SQL("{}.{}").format(qualified(ours.owner), sql.Identifier(ours.owner_column))
+    return sql.SQL("ALTER SEQUENCE {} OWNED BY {}").format(qualified(theirs.title), owner)
+
+
+def out_of_bounds(found: Pairing, values: Mapping[int, Value]) -> list[TableName]:
+    """The sequences whose range on the target does not hold the value that the source's has now, and will not."""
     return [
         theirs.title
-        for ours, theirs in pairs
-        if ours.oid in values and not theirs.minimum <= values[ours.oid].last_value <= theirs.maximum
+        for ours, theirs in found.pairs
+        if not found.aligned
+        and ours.oid in values
+        and not theirs.minimum <= values[ours.oid].last_value <= theirs.maximum
     ]
 
 

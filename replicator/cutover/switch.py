@@ -19,7 +19,7 @@ from replicator.cutover.fence import fence_patiently
 from replicator.cutover.plan import UNDOABLE, Step
 from replicator.cutover.preflight import Survey, inventory, migrated, survey
 from replicator.cutover.report import Report
-from replicator.cutover.sequences import Value, copy_values
+from replicator.cutover.sequences import Value, align, copy_values
 from replicator.cutover.sides import on
 from replicator.cutover.unsent import look_at_unsent
 from replicator.errors import CutoverError, Side
@@ -179,8 +179,10 @@ class Switch:
         return await wait_applied(self.target, marker, patience=patience, lease_timeout=self.settings.lease_timeout)
 
     async def _copy_sequences(self) -> None:
-        pairs = self.survey.sequences.pairs
-        self._values = await copy_values(self.source, self.target, pairs, self._values)
+        found = self.survey.sequences
+        altered = await align(self.target, found)
+        known = {oid: value for oid, value in self._values.items() if oid not in altered}
+        self._values = await copy_values(self.source, self.target, found.pairs, known)
 
     async def _target_time(self) -> float:
         """Seconds since 1970 by the target's clock."""
