@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test faults torture check lock clean
+.PHONY: demo test faults bench torture check lock clean
 .DEFAULT_GOAL := test
 
 $(VENV)/.installed: requirements.lock pyproject.toml
@@ -17,6 +17,12 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest -n 2 --dist worksteal $(PYTEST_OPTIONS)
+
+# Beside native replication, pg_recvlogical and pg_dump, on one machine, which should have nothing else to do.
+bench: $(VENV)/.installed
+	$(BIN)/python -m tests.benchmarks.catchup $(BENCH_OPTIONS)
+	$(BIN)/python -m tests.benchmarks.latency $(BENCH_OPTIONS)
+	$(BIN)/python -m tests.benchmarks.snapshot $(BENCH_OPTIONS)
 
 # Every fault, the long ones too; writes docs/reliability.md.
 faults: $(VENV)/.installed

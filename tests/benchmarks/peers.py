@@ -108,6 +108,15 @@ class Consumer(Protocol):
         """Do it once. Raises BenchmarkError."""
 
 
+class Streamer(Protocol):
+    """Something that goes on streaming once it has caught up."""
+
+    name: str
+
+    def streaming(self, stage: Stage, run: str) -> contextlib.AbstractContextManager[Database]:
+        """Stream into a target of its own while the block runs, caught up from its beginning."""
+
+
 class Floor:
     """`pg_recvlogical -f /dev/null`: what the source's own decoding and sending take."""
 
@@ -141,6 +150,20 @@ class Native:
     """CREATE SUBSCRIPTION with the defaults of PostgreSQL 17 (streaming off) on the rows that were copied."""
 
     name = "native"
+
+    @contextlib.contextmanager
+    def streaming(self, stage: Stage, run: str) -> Iterator[Database]:
+        """Enable a subscription."""
+        with (
+            copied_slot(stage.source, stage.slot, f"native_{run}") as slot,
+            copied_database(stage.target_server, stage.base, f"native_{run}") as target,
+            psycopg.connect(target.superuser_dsn, autocommit=True) as connection,
+        ):
+            connection.execute("DROP SCHEMA replicator CASCADE")
+            with _subscription(connection, stage, slot):
+                connection.execute("ALTER SUBSCRIPTION bench ENABLE")
+                _when_arrived(stage, target, None)
+                yield target
 
     def catch_up(self, stage: Stage, run: int) -> Measure:
         """Enable a subscription and wait until its apply worker is done."""
@@ -190,6 +213,20 @@ class Replicator:
     """`replicator run`, the installed command, restarted on a migration that has been bootstrapped."""
 
     name = "replicator"
+
+    @contextlib.contextmanager
+    def streaming(self, stage: Stage, run: str) -> Iterator[Database]:
+        """Run the worker."""
+        with (
+            copied_slot(stage.source, stage.slot, f"replicator_{run}") as slot,
+            copied_database(stage.target_server, stage.base, f"replicator_{run}") as target,
+        ):
+            target.execute("UPDATE replicator.migration SET slot = %s", [slot])
+            settings = environment(settings_of(stage.source, target))
+            with Child([command(), "run"], settings, stage.logs / "replicator.log") as child:
+                _when_arrived(stage, target, child)
+                yield target
+                child.stop()
 
     def catch_up(self, stage: Stage, run: int) -> Measure:
         """Run until progress has passed the end of the backlog, then stop the worker."""

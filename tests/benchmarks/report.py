@@ -21,7 +21,10 @@ _FILE_WIDTH: Final = 160
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """One run, in seconds; ``parts`` are named times of the same run, ``cpu_seconds`` None where nobody can tell."""
+    """One run, in seconds unless its comparison has another unit; ``parts`` are named times of the same run.
+
+    ``cpu_seconds`` is None where nobody can tell.
+    """
 
     seconds: float
     parts: Mapping[str, float]
@@ -62,6 +65,7 @@ class Comparison:
     """One job done by several consumers in turn.
 
     Ratios are to the consumers named in ``baselines``, of the whole and of the part ``compared`` if there is one.
+    ``unit`` is that of all figures but the processor's seconds, ``whole`` what the whole is called.
     """
 
     title: str
@@ -69,6 +73,8 @@ class Comparison:
     series: tuple[Series, ...]
     baselines: tuple[str, ...]
     compared: str | None = None
+    unit: str = "seconds"
+    whole: str = "total"
 
     @property
     def timed(self) -> list[str | None]:
@@ -91,14 +97,14 @@ class Comparison:
 
     def _series_json(self, series: Series) -> dict[str, Any]:
         ratios = {
-            f"{part or 'total'}_to_{baseline}": self.ratio(series, baseline, part)
+            f"{part or self.whole}_to_{baseline}": self.ratio(series, baseline, part)
             for part in self.timed
             for baseline in self.baselines
             if baseline != series.name
         }
         return {
-            "seconds": [measure.seconds for measure in series.measures],
-            "median_seconds": series.median(),
+            self.unit: [measure.seconds for measure in series.measures],
+            f"median_{self.unit}": series.median(),
             "median_parts": {part: series.median(part) for part in series.parts},
             "median_cpu_seconds": series.median_cpu(),
             "ratios": ratios,
@@ -138,7 +144,7 @@ def print_report(
 def _table(comparison: Comparison) -> Table:
     facts = ", ".join(f"{name} {value}" for name, value in comparison.facts.items())
     table = Table(title=f"{comparison.title}: {facts}", title_justify="left")
-    table.add_column("medians of seconds", no_wrap=True)
+    table.add_column(f"medians of {comparison.unit}", no_wrap=True)
     parts = list(dict.fromkeys(part for series in comparison.series for part in series.parts))
     for heading in _headings(comparison, parts):
         table.add_column(heading, justify="right")
@@ -148,8 +154,9 @@ def _table(comparison: Comparison) -> Table:
 
 
 def _headings(comparison: Comparison, parts: Sequence[str]) -> list[str]:
-    ratios = [f"{part or 'total'} / {baseline}" for part in comparison.timed for baseline in comparison.baselines]
-    return ["runs", *parts, "total", *ratios, "CPU"]
+    whole = comparison.whole
+    ratios = [f"{part or whole} / {baseline}" for part in comparison.timed for baseline in comparison.baselines]
+    return ["runs", *parts, whole, *ratios, "CPU"]
 
 
 def _cells(comparison: Comparison, series: Series, parts: Sequence[str]) -> list[str]:
