@@ -86,30 +86,30 @@ def test_utf8_in_a_database_without_an_encoding_arrives_and_the_stream_stops_at_
     """Given a SQL_ASCII source, when a byte comes that is no UTF-8, then all waits until the remedy is followed."""
     source = make_source("SQL_ASCII")
     source.execute(
-        "CREATE TABLE notes (id int PRIMARY KEY, body text); CREATE TABLE others (id int PRIMARY KEY);"
-        "INSERT INTO notes VALUES (1, 'copied: é€🐘')"
+        "CREATE TABLE nötes (id int PRIMARY KEY, body text); CREATE TABLE others (id int PRIMARY KEY);"
+        "INSERT INTO nötes VALUES (1, 'copied: é€🐘')"
     )
     worker = make_worker(settings_for(source, target, recheck_interval=0.3))
     worker.start()
     wait_for_phase(target, Phase.STREAMING, worker)
     source.execute("SELECT pg_logical_emit_message(true, convert_from('\\xff', 'SQL_ASCII'), '')")
-    source.execute("INSERT INTO notes VALUES (2, 'streamed: é€🐘')")
+    source.execute("INSERT INTO nötes VALUES (2, 'streamed: é€🐘')")
     wait_caught_up(app_of(source), target, worker)
-    source.execute(f"INSERT INTO notes VALUES (3, 'wrong: ' || {NO_UTF8})")
+    source.execute(f"INSERT INTO nötes VALUES (3, 'wrong: ' || {NO_UTF8})")
     source.execute("INSERT INTO others VALUES (1)")
 
     error = error_of(target)
 
     assert error["side"] == "source"
-    assert "insert in public.notes: bytes that are no UTF-8 (22021), in transactions" in error["message"]
-    assert target.fetch("TABLE notes ORDER BY id") == [(1, "copied: é€🐘"), (2, "streamed: é€🐘")]
+    assert "insert in public.nötes: bytes that are no UTF-8 (22021), in transactions" in error["message"]
+    assert target.fetch("TABLE nötes ORDER BY id") == [(1, "copied: é€🐘"), (2, "streamed: é€🐘")]
     assert target.fetch("TABLE others") == []
     assert worker.running
-    source.execute("UPDATE notes SET body = 'right' WHERE id = 3")
+    source.execute("UPDATE nötes SET body = 'right' WHERE id = 3")
     target.execute(error["hint"].partition("on the target: ")[2].partition(";")[0])
     wait_caught_up(app_of(source), target, worker)
     assert differences(source, target) == []
-    assert target.fetch("SELECT body FROM notes WHERE id = 3") == [("right",)]
+    assert target.fetch("SELECT body FROM nötes WHERE id = 3") == [("right",)]
 
 
 async def test_the_copy_stops_at_bytes_that_are_no_utf8_and_goes_on_once_they_are_corrected(
