@@ -18,6 +18,7 @@ from bootstrap.existing import may_replicate, silence
 from bootstrap.fingerprint import Fingerprint, read_app, read_ours
 from bootstrap.jobs import plan_jobs, split_tables
 from bootstrap.keys import ANALYZE_STEP, CopiedTables, KeyMaker, analyze_roots, by_table, make_rest
+from bootstrap.leaving import forget_left, left_tables, note_left
 from bootstrap.parallel import run_all
 from bootstrap.passing import pass_over
 from bootstrap.places import Place, empty, find_places, require_empty, require_places
@@ -42,7 +43,7 @@ from replicator.lsn import Lsn, format_lsn
 from replicator.model import Phase, SchemaMode, TableName, TableState
 from replicator.postgres import Connection, connect, connected, reporting
 from replicator.shape import Shape
-from replicator.source.publication import UNPUBLISHED_STEP, extend_publications
+from replicator.source.replanning import UNPUBLISHED_STEP, adjust_publications, reasons_of
 from replicator.source.slot import create_slot
 from replicator.source.writes import record_writes
 
@@ -95,7 +96,7 @@ class Bootstrap:
         """
         plan = None
         if self._migration.owns_publications and not is_new:
-            await self._publish_new()
+            await self._publish()
         seen = Fingerprint(app, await read_ours(self._source, self._migration))
         if is_new:
             await self._round(is_main=True)
@@ -129,21 +130,24 @@ class Bootstrap:
         await settle(self._target, self._epoch, deploy)
         return plan
 
-    async def _publish_new(self) -> None:
-        """Publish the app's new tables, before the round that copies them; tell once of those that cannot be."""
-        with reporting(Side.SOURCE, "publishing new tables", SourceError):
+    async def _publish(self) -> None:
+        """Publish what the app has now, before the round that copies what is new; tell once of what cannot be."""
+        with reporting(Side.SOURCE, "publishing tables", SourceError):
             tables = await source_tables(self._source, [*self._settings.exclude_schemas, control.SCHEMA])
-            added, refused = await extend_publications(
-                self._source, self._migration.publications, tables, self._settings
-            )
-        if added:
-            log.info("new tables are published", tables=[str(name) for name in added])
-        reasons = {str(item.table.table): item.reason for item in refused}
+            adjusted = await adjust_publications(self._source, self._migration.publications, tables, self._settings)
+        for event, names in (
+            ("new tables are published", adjusted.added),
+            ("tables have lost their key: REPLICA IDENTITY FULL from now on", adjusted.made_full),
+            ("tables were taken out of the publications, so that the app can go on writing to them", adjusted.removed),
+        ):
+            if names:
+                log.info(event, tables=[str(name) for name in names])
+        reasons = reasons_of(adjusted.refused)
         told = (await control.read_steps(self._target)).get(UNPUBLISHED_STEP, {})
         if reasons != told:
             await control.record_step(self._target, UNPUBLISHED_STEP, reasons)
         if new := {name: reason for name, reason in reasons.items() if name not in told}:
-            log.warning("new tables are not replicated: the cutover will refuse", tables=new)
+            log.warning("tables are not replicated: the cutover will refuse", tables=new)
 
     async def _known(self, published: Iterable[PublishedTable]) -> dict[TableName, TableRecord]:
         """What is recorded, by published name: a renamed table goes on as before until the target's is renamed too."""
@@ -177,6 +181,8 @@ class Bootstrap:
             async with self._target.transaction():
                 await control.hold_epoch(self._target, self._epoch)
                 await control.remove_tables(self._target, vanished)
+                if self._settings.schema_mode is SchemaMode.COPY:
+                    await note_left(self._target, vanished)
 
     # --- a round ------------------------------------------------------------------------------------------------------
 
@@ -235,12 +241,14 @@ class Bootstrap:
         is_main: bool,
     ) -> None:
         """Record the round's LSN before anything is copied, and empty what an interrupted round has left."""
-        begun = [t for t in tables if t.table in records and records[t.table].state is not TableState.PENDING]
+        known = {name for name, record in records.items() if record.state is not TableState.PENDING}
+        begun = [t for t in tables if t.table in known | await left_tables(self._target)]
         left = list((await find_places(self._target, begun)).values())
         replica = await may_replicate(self._target)
         async with self._target.transaction():
             await control.hold_epoch(self._target, self._epoch)
             await empty(self._target, left, replica=replica)
+            await forget_left(self._target, [table.table for table in begun])
             if self._settings.schema_mode is SchemaMode.COPY:
                 await fit_types(self._target, tables, records, shapes)
             await control.add_tables(self._target, [_pending(table, lsn, shapes.get(table.oid)) for table in tables])

@@ -8,7 +8,7 @@ stream alone: the session tries again at a slow pace, while its pulse shows that
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from typing import Any
 
 import psycopg
@@ -17,6 +17,7 @@ import structlog
 from bootstrap import fingerprint
 from bootstrap.evolve import Deploy, look
 from bootstrap.keys import make_rest
+from bootstrap.lost_keys import lost_keys
 from bootstrap.run import bootstrap
 from monitoring.health import Health
 from monitoring.metrics import Metrics
@@ -110,8 +111,19 @@ class Session:
             return True
         oid = error.relation_oid if isinstance(error, SchemaMismatchError) else None
         if (oid or isinstance(error, ApplyError)) and (remedies := deploy.remedies(oid)):
-            error.hint = f"Run on the target: {'; '.join(remedies)}; the worker goes on by itself then."
+            error.hint = _to_run(remedies)
+        if isinstance(error, DivergenceError) and (remedies := await self._lost_keys(error)):
+            error.hint = _to_run(remedies)
         return False
+
+    async def _lost_keys(self, error: DivergenceError) -> list[str]:
+        """What drops the keys that the source has no more from the table of an error."""
+        async with connected(self._settings.target, Side.TARGET, "worker schema") as target:
+            with reporting(Side.SOURCE, "looking at the source's keys", SourceError):
+                found = await lost_keys(self._source, target)
+        return [
+            statement for table, drops in found.items() if f"{table} " in f"{error.message} " for statement in drops
+        ]
 
     async def _look(self) -> Deploy:
         migration = await control.read_migration(self._lease.connection)
@@ -236,6 +248,10 @@ class Session:
             stream = await stack.enter_async_context(self._incoming.open(migration, lambda: target.progress))
             log.info("streaming", slot=migration.slot, from_lsn=format_lsn(target.progress))
             yield Flow(stream, target, self._metrics, self._counters, self._pulse.lag)
+
+
+def _to_run(statements: Sequence[str]) -> str:
+    return f"Run on the target: {'; '.join(statements)}; the worker goes on by itself then."
 
 
 def _told(error: ReplicatorError) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from replicator.errors import ProtocolError, ReplicatorError, UnknownTableError
+from replicator.errors import DivergenceError, ProtocolError, ReplicatorError, UnknownTableError
 from replicator.lsn import INVALID, Lsn, format_lsn
 from replicator.model import (
     UNCHANGED,
@@ -28,6 +28,7 @@ from replicator.model import (
     Key,
     LogicalMessage,
     Relation,
+    ReplicaIdentity,
     Row,
     Transaction,
     Truncate,
@@ -118,7 +119,10 @@ class KeyedChanges:
         only = None if change.old_is_full else {i for i, column in enumerate(self.relation.columns) if column.key}
         return fill(change.new, change.old, only)
 
-    def _impossible(self, what: str) -> ProtocolError:
+    def _impossible(self, what: str) -> ReplicatorError:
+        if self.relation.identity is ReplicaIdentity.FULL:
+            # the key is the target's alone: the source may have dropped its own
+            return DivergenceError(f"the stream of {self.relation.table} {what}, by the key that the target has")
         return ProtocolError(f"the stream of {self.relation.table} {what}")
 
     @property

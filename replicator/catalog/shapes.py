@@ -57,12 +57,12 @@ WITH app AS (SELECT oid FROM pg_catalog.pg_namespace
               WHERE nspname <> 'information_schema' AND NOT starts_with(nspname, 'pg_')
                 AND nspname <> ALL (%(schemas)s)),
 publications AS (SELECT oid, xmin FROM pg_catalog.pg_publication WHERE pubname <> ALL (%(publications)s)),
-tables AS (SELECT oid, relname, relnamespace, relkind, relpersistence,
+tables AS (SELECT oid, relname, relnamespace, relkind, relpersistence, relreplident = 'n' AS silent,
                   CASE WHEN relispartition THEN relfilenode END AS file FROM pg_catalog.pg_class
             WHERE relnamespace IN (TABLE app) AND relkind IN ('r', 'p', 'v', 'm', 'S'))
 SELECT pg_catalog.md5(pg_catalog.concat_ws('/',
-  (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', oid, relname, relnamespace, relkind, relpersistence, file),
-          ','
+  (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', oid, relname, relnamespace, relkind, relpersistence,
+          silent, file), ','
           ORDER BY oid) FROM tables),
   (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', attrelid, attnum, attname, atttypid, atttypmod), ','
           ORDER BY attrelid, attnum) FROM pg_catalog.pg_attribute
@@ -80,8 +80,9 @@ SELECT pg_catalog.md5(pg_catalog.concat_ws('/',
 
 _PUBLICATIONS: Final[LiteralString] = """
 SELECT pg_catalog.md5(pg_catalog.concat_ws('/',
-  pg_catalog.string_agg(pg_catalog.concat_ws(' ', p.oid, p.xmin, r.oid), ',' ORDER BY p.oid, r.oid)))
+  pg_catalog.string_agg(pg_catalog.concat_ws(' ', p.oid, p.xmin, r.oid, c.relreplident), ',' ORDER BY p.oid, r.oid)))
   FROM pg_catalog.pg_publication p LEFT JOIN pg_catalog.pg_publication_rel r ON r.prpubid = p.oid
+  LEFT JOIN pg_catalog.pg_class c ON c.oid = r.prrelid
  WHERE p.pubname = ANY (%s)
 """
 
@@ -146,6 +147,6 @@ async def read_fingerprint(
 
 
 async def publications_fingerprint(connection: Connection, names: Sequence[str]) -> str:
-    """A hash of these publications and of the tables that each lists."""
+    """A hash of these publications, and of the tables that each lists with their replica identities."""
     row = await (await connection.execute(_PUBLICATIONS, [list(names)])).fetchone()
     return str(row and row[0])

@@ -21,20 +21,17 @@ from replicator.config import Settings
 from replicator.errors import Side, SourceError, TransientError
 from replicator.model import KeylessPolicy, ReplicaIdentity, SchemaMode, TableName
 from replicator.postgres import Connection, qualified, translate
-from replicator.source.publication_plan import Keyless, PublicationPlan, plan_publications
+from replicator.source.publication_plan import PublicationPlan, plan_publications
 
 log = structlog.get_logger(__name__)
 
 INSERTS_SUFFIX: Final = "_inserts"
 
-UNPUBLISHED_STEP: Final = "unpublished"
-"""The step whose detail names the app's tables that could not be published later on, with the reasons."""
-
 _COMPLETE = "insert, update, delete, truncate"
 # TRUNCATE needs no replica identity: without it, rows that the app removed that way would stay on the target
 _INSERTS = "insert, truncate"
 
-_PATIENT: Final[LiteralString] = "SET LOCAL lock_timeout = '30s'"
+PATIENT: Final[LiteralString] = "SET LOCAL lock_timeout = '30s'"
 # the app waits behind our request for an exclusive lock, so it must be short, over all tables together
 _BRIEF: Final[LiteralString] = "SET LOCAL lock_timeout = '500ms'; SET LOCAL statement_timeout = '1s'"
 _COMMENT = "Made by replicator; removed by `replicator cleanup`. Replica identities before: "
@@ -99,11 +96,11 @@ async def create_publications(
         with attempt:
             try:
                 async with connection.transaction():
-                    await connection.execute(_PATIENT)
+                    await connection.execute(PATIENT)
                     await _create(connection, names, planned, via_root)
-                    await _make_full(connection, names[0], planned.make_full)
+                    await make_full(connection, names[0], planned.make_full)
             except psycopg.Error as error:
-                raise _translated(error, "creating the publications") from None
+                raise translated(error, "creating the publications") from None
     log.info("publications created", names=names, tables=len(planned.complete), insert_only=len(planned.insert_only))
     return names
 
@@ -118,10 +115,11 @@ async def probe_publications(connection: Connection, planned: PublicationPlan, s
             await connection.execute("SET LOCAL lock_timeout = '5s'")
             await _create(connection, ("replicator_probe", "replicator_probe_inserts"), planned, _via_root(settings))
     except psycopg.Error as error:
-        raise _translated(error, "creating a publication") from None
+        raise translated(error, "creating a publication") from None
 
 
-def _translated(error: psycopg.Error, doing: str) -> Exception:
+def translated(error: psycopg.Error, doing: str) -> Exception:
+    """The error as ours, with the remedy where a right is missing."""
     translated = translate(error, Side.SOURCE, doing, otherwise=SourceError)
     if error.sqlstate == "42501":
         translated.hint = "Connect as the owner of the tables, with CREATE on the database."
@@ -150,24 +148,28 @@ async def _create(connection: Connection, names: Sequence[str], planned: Publica
 
 
 def _create_statement(name: str, tables: Sequence[SourceTable], operations: str, via_root: bool) -> sql.Composed:
-    listed = sql.SQL(", ").join(map(_listed, tables))
+    names = sql.SQL(", ").join(map(listed, tables))
     return sql.SQL("CREATE PUBLICATION {} {} WITH (publish = {}, publish_via_partition_root = {})").format(
         sql.Identifier(name),
-        sql.SQL("FOR TABLE {}").format(listed) if tables else sql.SQL(""),
+        sql.SQL("FOR TABLE {}").format(names) if tables else sql.SQL(""),
         sql.Literal(operations),
         sql.Literal(via_root),
     )
 
 
-def _listed(table: SourceTable) -> sql.Composed:
+def listed(table: SourceTable) -> sql.Composed:
+    """A table as CREATE and ALTER PUBLICATION name it."""
     # ONLY: a parent must not draw in its children, which are listed with a verdict of their own
     return sql.SQL("{}{}").format(sql.SQL("" if table.partitioned else "ONLY "), qualified(table.table))
 
 
-async def _make_full(
+async def make_full(
     connection: Connection, publication: str, tables: Sequence[SourceTable], former: Sequence[FormerIdentity] = ()
 ) -> None:
-    before = [*former, *(FormerIdentity(table.oid, table.identity.value, table.identity_index) for table in tables)]
+    """Give tables REPLICA IDENTITY FULL within the caller's transaction; ``former``: what is kept of others already."""
+    known = {item.oid for item in former}
+    now = [FormerIdentity(t.oid, t.identity.value, t.identity_index) for t in tables if t.oid not in known]
+    before = [*former, *now]
     await connection.execute(
         sql.SQL("COMMENT ON PUBLICATION {} IS {}").format(
             sql.Identifier(publication), sql.Literal(_COMMENT + json.dumps(before))
@@ -186,53 +188,6 @@ async def set_identities(connection: Connection, identities: Sequence[tuple[Tabl
     await connection.execute(sql.SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(names))
     for name, identity in ordered:
         await connection.execute(sql.SQL("ALTER TABLE ONLY {} REPLICA IDENTITY {}").format(qualified(name), identity))
-
-
-# --- tables that come later -------------------------------------------------------------------------------------------
-
-_LISTED: Final[LiteralString] = """
-SELECT r.prrelid FROM pg_catalog.pg_publication_rel r JOIN pg_catalog.pg_publication p ON p.oid = r.prpubid
- WHERE p.pubname = ANY (%s)
-"""
-
-
-async def extend_publications(
-    connection: Connection, names: Sequence[str], tables: Iterable[SourceTable], settings: Settings
-) -> tuple[list[TableName], list[Keyless]]:
-    """Add the tables that are new to our publications; return them, and those that REPLICATOR_KEYLESS refuses.
-
-    A table whose owner is another role counts as refused: the app goes on, and the cutover names it. Raises
-    TransientError when other sessions hold the tables.
-    """
-    listed = {oid for (oid,) in await (await connection.execute(_LISTED, [list(names)])).fetchall()}
-    planned = plan(tables, settings)
-    refused, added = planned.refused, []
-    for name, contents in zip(names, (planned.complete, planned.insert_only), strict=False):
-        for table in contents:
-            if table.oid in listed:
-                continue
-            full = [item for item in planned.make_full if item.oid == table.oid]
-            try:
-                async with connection.transaction():
-                    await connection.execute(_PATIENT)
-                    await _add(connection, name, table, full)
-            except psycopg.errors.InsufficientPrivilege:
-                refused.append(Keyless(table, "our role may not publish it"))
-            except psycopg.errors.UndefinedTable:
-                continue
-            except psycopg.Error as error:
-                raise _translated(error, f"publishing {table.table}") from None
-            else:
-                added.append(table.table)
-    return added, refused
-
-
-async def _add(connection: Connection, publication: str, table: SourceTable, full: Sequence[SourceTable]) -> None:
-    await connection.execute(
-        sql.SQL("ALTER PUBLICATION {} ADD TABLE {}").format(sql.Identifier(publication), _listed(table))
-    )
-    if full:
-        await _make_full(connection, publication, full, await _former_identities(connection, [publication]))
 
 
 # --- removing them ----------------------------------------------------------------------------------------------------
@@ -261,17 +216,18 @@ async def drop_publications(connection: Connection, names: Sequence[str]) -> Non
         with attempt:
             try:
                 async with connection.transaction():
-                    await connection.execute(_PATIENT)
+                    await connection.execute(PATIENT)
                     changed = await changed_identities(connection, names)
                     for name in names:
                         drop = sql.SQL("DROP PUBLICATION IF EXISTS {}").format(sql.Identifier(name))
                         await connection.execute(drop)
                     await set_identities(connection, changed)
             except psycopg.Error as error:
-                raise _translated(error, "dropping the publications") from None
+                raise translated(error, "dropping the publications") from None
 
 
-async def _former_identities(connection: Connection, names: Sequence[str]) -> list[FormerIdentity]:
+async def former_identities(connection: Connection, names: Sequence[str]) -> list[FormerIdentity]:
+    """What the replica identities were that we changed for these publications."""
     cursor = await connection.execute(_COMMENTS, [list(names)])
     comments = [comment for (comment,) in await cursor.fetchall() if comment and comment.startswith(_COMMENT)]
     return [FormerIdentity(*item) for comment in comments for item in json.loads(comment.removeprefix(_COMMENT))]
@@ -279,7 +235,7 @@ async def _former_identities(connection: Connection, names: Sequence[str]) -> li
 
 async def changed_identities(connection: Connection, names: Sequence[str]) -> list[tuple[TableName, sql.Composable]]:
     """The tables that were made FULL for these publications and still are, with what they were before."""
-    columns = [list(column) for column in zip(*await _former_identities(connection, names), strict=True)]
+    columns = [list(column) for column in zip(*await former_identities(connection, names), strict=True)]
     cursor = await connection.cursor(row_factory=class_row(_Changed)).execute(_STILL_FULL, columns or [[], [], []])
     return [(TableName(row.schema, row.name), _identity(row)) for row in await cursor.fetchall()]
 

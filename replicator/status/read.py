@@ -9,7 +9,7 @@ from replicator.config import Settings
 from replicator.errors import ReplicatorError, Side
 from replicator.lsn import Lsn, parse_lsn
 from replicator.postgres import Connection
-from replicator.source.publication import UNPUBLISHED_STEP
+from replicator.source.replanning import UNPUBLISHED_STEP
 from replicator.source.slot import read_slot
 from replicator.status.report import Status
 from replicator.status.verdict import Records, SourceView, judge

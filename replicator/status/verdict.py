@@ -45,7 +45,7 @@ def judge(records: Records, source: SourceView | ReplicatorError, lease_timeout:
     source_lsn = view.wal_lsn if view else _lsn(statistics.get("source_lsn"))
     lag, note = _lag(records.migration.phase, applied, source_lsn, worker, statistics)
     notes = [] if view else [f"{source}; lag in bytes is as of the worker's last figures, the slot is not known"]
-    notes += [f"new table {name} is not replicated: {reason}" for name, reason in records.unpublished.items()]
+    notes += [f"table {name} is not replicated: {reason}" for name, reason in records.unpublished.items()]
     return Status(
         phase=records.migration.phase,
         phase_since=records.migration.phase_since,

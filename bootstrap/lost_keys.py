@@ -1,0 +1,63 @@
+"""Keys that only the target has: the app dropped them on the source, whose rows may contradict them since then.
+
+They are kept as long as possible, because rows are found by them.
+Source: PostgreSQL documentation, "System Catalogs" (pg_index, pg_constraint).
+"""
+
+from typing import Final, LiteralString, NamedTuple
+
+from psycopg import sql
+from psycopg.rows import class_row
+
+from replicator import control
+from replicator.model import TableName
+from replicator.postgres import Connection, qualified
+
+_KEYS: Final[LiteralString] = """
+SELECT n.nspname AS schema, c.relname AS relation, i.relname AS name, k.oid IS NOT NULL AS is_constraint
+  FROM pg_catalog.pg_index x
+  JOIN pg_catalog.pg_class c ON c.oid = x.indrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+  JOIN pg_catalog.pg_class i ON i.oid = x.indexrelid
+  LEFT JOIN pg_catalog.pg_constraint k
+         ON k.conindid = x.indexrelid AND k.conrelid = c.oid AND k.contype IN ('p', 'u', 'x')
+ WHERE (x.indisunique OR x.indisexclusion) AND NOT i.relispartition
+   AND NOT starts_with(n.nspname, 'pg_') AND n.nspname <> %s
+ ORDER BY n.nspname, c.relname, i.relname
+"""
+_TABLES: Final[LiteralString] = """
+SELECT n.nspname, c.relname
+  FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'p')
+"""
+
+
+class _Key(NamedTuple):
+    schema: str
+    relation: str
+    name: str
+    is_constraint: bool
+
+    @property
+    def table(self) -> TableName:
+        return TableName(self.schema, self.relation)
+
+    def drop(self) -> str:
+        name = sql.Identifier(self.name)
+        if self.is_constraint:
+            return sql.SQL("ALTER TABLE {} DROP CONSTRAINT {}").format(qualified(self.table), name).as_string()
+        return sql.SQL("DROP INDEX {}").format(sql.Identifier(self.schema, self.name)).as_string()
+
+
+async def lost_keys(source: Connection, target: Connection) -> dict[TableName, list[str]]:
+    """By table of both sides, the statements that drop from the target the unique keys that the source has no more."""
+    ours = {(key.table, key.name) for key in await _read(source)}
+    tables = {TableName(*row) for row in await (await source.execute(_TABLES)).fetchall()}
+    found: dict[TableName, list[str]] = {}
+    for key in await _read(target):
+        if key.table in tables and (key.table, key.name) not in ours:
+            found.setdefault(key.table, []).append(key.drop())
+    return found
+
+
+async def _read(connection: Connection) -> list[_Key]:
+    cursor = await connection.cursor(row_factory=class_row(_Key)).execute(_KEYS, [control.SCHEMA])
+    return await cursor.fetchall()
