@@ -34,6 +34,7 @@ PAIR_CHECKS: Final[Sequence[Callable[[Pair], Awaitable[list[Finding]]]]] = (
     between.versions,
     values.encodings,
     values.xml,
+    values.references,
     between.extensions,
     between.emptiness,
     between.programs,

@@ -37,9 +37,14 @@ SELECT DISTINCT n.nspname || '.' || c.relname || '.' || a.attname
   JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
   JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
  WHERE n.nspname = ANY (%(schemas)s) AND a.attnum > 0 AND NOT a.attisdropped
-   AND %(type)s::pg_catalog.regtype IN (t.oid, t.typelem, t.typbasetype)
+   AND %(types)s::pg_catalog.regtype[] && ARRAY[t.oid, t.typelem, t.typbasetype]::pg_catalog.regtype[]
  ORDER BY 1
 """
+
+_REFERENCES: Final = (
+    *("regclass", "regcollation", "regconfig", "regdictionary", "regnamespace", "regoper", "regoperator"),
+    *("regproc", "regprocedure", "regrole", "regtype"),
+)
 
 _XML: Final[LiteralString] = "SELECT pg_catalog.xml_is_well_formed('<a/>')"
 
@@ -131,8 +136,23 @@ async def xml(pair: Pair) -> list[Finding]:
     return []
 
 
-async def _columns_of(pair: Pair, kind: str) -> list[str]:
-    """Columns of that type, of arrays of it, or of domains over it; those of composite types too."""
-    parameters = {"schemas": list(pair.source.schemas), "type": kind}
+async def references(pair: Pair) -> list[Finding]:
+    """Values that name an object of the server cannot be stored where there is none of that name."""
+    columns = await _columns_of(pair, *_REFERENCES)
+    if not columns:
+        return []
+    return [
+        warning(
+            Side.TARGET,
+            f"values name objects of the server, and can be stored only where these are: {listed(columns)}",
+            "Make the roles that they name on the target; mind that indexes come after the rows. "
+            "The type text takes any name.",
+        )
+    ]
+
+
+async def _columns_of(pair: Pair, *types: str) -> list[str]:
+    """Columns of these types, of arrays of them, or of domains over them; those of composite types too."""
+    parameters = {"schemas": list(pair.source.schemas), "types": list(types)}
     cursor = await pair.source.connection.execute(_COLUMNS_OF, parameters)
     return [name for (name,) in await cursor.fetchall()]

@@ -282,6 +282,15 @@ async def test_given_xml_on_the_source_a_server_without_it_is_blocked(source: Da
     assert finding.message.endswith("which columns have: public.t.p, public.t.v, public.t.w")
 
 
+async def test_given_values_that_name_objects_it_says_what_they_need(source: Database, target: Database) -> None:
+    source.execute("CREATE TABLE t (id int PRIMARY KEY, kind regclass, owners regrole[], n oid)")
+
+    finding = await only_finding(source, target)
+
+    assert not blocking([finding])
+    assert finding.message.endswith("only where these are: public.t.kind, public.t.owners")
+
+
 async def test_given_a_schema_of_the_users_own_every_column_needs_its_place(source: Database, target: Database) -> None:
     source.execute("CREATE TABLE t (id int PRIMARY KEY, v text); CREATE TABLE gone (id int PRIMARY KEY)")
     target.execute("CREATE TABLE t (extra int, id int PRIMARY KEY)")
