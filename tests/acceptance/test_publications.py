@@ -13,6 +13,7 @@ import pytest
 from replicator.model import Phase
 from tests.fixtures.databases import Database, drop, new_source, new_target, settings_for
 from tests.fixtures.servers import AnyServer
+from tests.fixtures.waiting import wait_until
 from tests.fixtures.worker import Worker, WorkerMaker, run_command, wait_caught_up, wait_for_phase
 
 TABLES: Final = """
@@ -22,6 +23,7 @@ CREATE TABLE overlapping (id int PRIMARY KEY, body text);
 CREATE TABLE listed (id int PRIMARY KEY, shown text, hidden text DEFAULT 'hidden');
 CREATE TABLE grown (id int PRIMARY KEY, body text);
 CREATE TABLE kept (id int PRIMARY KEY, body text);
+CREATE TABLE refiltered (id int PRIMARY KEY, body text);
 CREATE TABLE unpublished (id int PRIMARY KEY, body text);
 CREATE SCHEMA whole; CREATE TABLE whole.first (id int PRIMARY KEY, body text);
 CREATE TABLE whole.leafwise (id int PRIMARY KEY, body text) PARTITION BY RANGE (id);
@@ -41,9 +43,12 @@ CREATE PUBLICATION more FOR TABLE overlapping WHERE (id > 40), reidentified;
 CREATE PUBLICATION again FOR TABLE overlapping WHERE (id = 30);
 CREATE PUBLICATION inserts FOR TABLE grown WITH (publish = 'insert');
 CREATE PUBLICATION endless FOR TABLE kept WITH (publish = 'insert, update, delete');
+CREATE PUBLICATION altered FOR TABLE refiltered WHERE (id < 20);
 CREATE PUBLICATION of_schema FOR TABLES IN SCHEMA whole;
 CREATE PUBLICATION via_root FOR TABLE rooted WITH (publish_via_partition_root)
 """
+
+NAMES: Final = "chosen,more,again,inserts,endless,altered,of_schema,via_root"
 
 ROWS: Final = """
 INSERT INTO filtered SELECT n, CASE n % 2 WHEN 0 THEN 'here' ELSE 'there' END, 'copied' FROM generate_series(1, 60) n;
@@ -51,6 +56,7 @@ INSERT INTO overlapping SELECT n, 'copied' FROM generate_series(1, 60) n;
 INSERT INTO listed SELECT n, 'copied', 'secret' FROM generate_series(1, 60) n;
 INSERT INTO grown SELECT n, 'copied' FROM generate_series(1, 60) n;
 INSERT INTO kept SELECT n, 'copied' FROM generate_series(1, 60) n;
+INSERT INTO refiltered SELECT n, 'copied' FROM generate_series(1, 60) n;
 INSERT INTO unpublished SELECT n, 'copied' FROM generate_series(1, 60) n;
 INSERT INTO whole.first SELECT n, 'copied' FROM generate_series(1, 60) n;
 INSERT INTO whole.leafwise SELECT n, 'copied' FROM generate_series(1, 60) n;
@@ -91,6 +97,12 @@ UPDATE rooted SET body = 'changed' WHERE id IN (1, 55); UPDATE rooted SET id = i
 INSERT INTO rooted VALUES (70, 'new'), (0, 'new'); DELETE FROM rooted WHERE id IN (2, 56)
 """
 
+LATER: Final = """
+UPDATE refiltered SET body = 'after' WHERE id IN (2, 51); DELETE FROM refiltered WHERE id IN (3, 52);
+CREATE TABLE whole.later (id int PRIMARY KEY, body text); INSERT INTO whole.later VALUES (1, 'new')
+"""
+"""Under another row filter, and in a table more of the schema."""
+
 # every identity that a table may have, with changes on both sides of each change of it
 IDENTITIES: Final = tuple(
     f"UPDATE reidentified SET body = 'before {n}' WHERE id = {n}; {change};"
@@ -123,7 +135,7 @@ def migrated(
     source_server: AnyServer, target_server: AnyServer, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Migrated]:
     source, target = new_source(source_server), new_target(target_server)
-    settings = settings_for(source, target, publications="chosen,more,again,inserts,endless,of_schema,via_root")
+    settings = settings_for(source, target, publications=NAMES, schema_interval=0.3)
     worker = Worker(settings, tmp_path_factory.mktemp("publications") / "worker.log")
     try:
         source.execute(TABLES)
@@ -135,6 +147,10 @@ def migrated(
         source.execute(CHANGES)
         for statements in IDENTITIES:
             source.execute(statements)
+        source.execute("UPDATE refiltered SET body = 'before' WHERE id IN (1, 50)")
+        source.execute("ALTER PUBLICATION altered SET TABLE refiltered WHERE (id > 30)", superuser=True)
+        source.execute(LATER)
+        wait_until(lambda: target.fetch("SELECT FROM refiltered WHERE id = 60"), what="the table with its new filter")
         wait_caught_up(source, target, worker)
         yield Migrated(source, target, worker)
     finally:
@@ -150,6 +166,8 @@ SENT: Final[Mapping[str, str]] = {
     "filtered": "SELECT * FROM filtered WHERE place = 'here'",
     "overlapping": "SELECT * FROM overlapping WHERE id < 20 OR id > 40 OR id = 30",
     "listed": "SELECT id, shown, 'hidden' AS hidden FROM listed",
+    "refiltered": "SELECT * FROM refiltered WHERE id > 30",
+    "whole.later": "TABLE whole.later",
     "whole.first": "TABLE whole.first",
     "whole.leafwise": "TABLE whole.leafwise",
     "rooted": "TABLE rooted",
