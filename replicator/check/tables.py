@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Final, LiteralString
 
-from replicator.catalog import SourceTable, published_tables
+from replicator.catalog import PublishedTable, SourceTable, published_tables
 from replicator.check.context import Source
 from replicator.check.finding import Finding, blocked, from_error, listed, warning
 from replicator.errors import ReplicatorError, Side
@@ -97,7 +97,8 @@ async def publishing(source: Source) -> list[Finding]:
     try:
         if settings.publications:
             published = await published_tables(source.connection, settings.publications)
-            return stray_verdict([table.table for table in published], source.schemas, settings.schema_mode)
+            strays = stray_verdict([table.table for table in published], source.schemas, settings.schema_mode)
+            return [*strays, *unsent_verdict(published, source.tables)]
         if not source.under_way:
             await probe_publications(source.connection, plan(source.tables, settings), settings)
     except ReplicatorError as error:
@@ -117,6 +118,30 @@ def stray_verdict(tables: Sequence[TableName], schemas: Sequence[str], mode: Sch
             "Use publications without them, or make the tables on the target and set REPLICATOR_SCHEMA=existing.",
         )
     ]
+
+
+def unsent_verdict(published: Sequence[PublishedTable], app: Sequence[SourceTable]) -> list[Finding]:
+    """What the user's publications leave out: their choice, but nobody may overlook it."""
+    sent = {oid for table in published for oid in (table.oid, *(part.oid for part in table.parts))}
+    left_out = [
+        table.table
+        for table in app
+        if not (table.partitioned or table.unlogged or table.oid in sent or table.root in sent)
+    ]
+    consequences = (
+        (left_out, "no row will be moved of", "Add them to a publication if their rows matter."),
+        (
+            [table.table for table in published if table.insert_only],
+            "updates or deletes are not published, or not of all rows, of",
+            "Publish them too; the cutover refuses once such a row was updated or deleted.",
+        ),
+        (
+            [table.table for table in published if not table.publishes_truncate],
+            "TRUNCATE is not published of",
+            "Publish it too; the cutover refuses once such a table was truncated.",
+        ),
+    )
+    return [warning(Side.SOURCE, f"{what} {listed(tables)}", remedy) for tables, what, remedy in consequences if tables]
 
 
 async def unlogged(source: Source) -> list[Finding]:

@@ -4,7 +4,7 @@ Several overlap. Every table is copied, and written to while the worker streams;
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -123,11 +123,12 @@ IDENTITIES: Final = tuple(
 
 @dataclass(frozen=True, slots=True)
 class Migrated:
-    """Both sides after everything has arrived; the worker still streams."""
+    """Both sides after everything has arrived, and what `check` had said at first; the worker still streams."""
 
     source: Database
     target: Database
     worker: Worker
+    findings: Sequence[Mapping[str, str]]
 
 
 @pytest.fixture(scope="module")
@@ -141,6 +142,8 @@ def migrated(
         source.execute(TABLES)
         source.execute(PUBLICATIONS, superuser=True)
         source.execute(ROWS)
+        check = run_command(worker.settings, "check", "--json")
+        assert check.returncode == 0, check.stdout
         worker.start()
         wait_for_phase(target, Phase.STREAMING, worker)
         source.execute("UPDATE grown SET body = 'not sent' WHERE id = 1; DELETE FROM grown WHERE id = 2")
@@ -152,7 +155,7 @@ def migrated(
         source.execute(LATER)
         wait_until(lambda: target.fetch("SELECT FROM refiltered WHERE id = 60"), what="the table with its new filter")
         wait_caught_up(source, target, worker)
-        yield Migrated(source, target, worker)
+        yield Migrated(source, target, worker, json.loads(check.stdout)["findings"])
     finally:
         if worker.running:
             worker.kill()
@@ -198,6 +201,14 @@ def test_what_is_not_published_does_not_arrive(migrated: Migrated, table: str, r
 def test_partitions_travel_by_root_or_by_leaf_as_they_are_published(migrated: Migrated) -> None:
     units = migrated.target.fetch("SELECT name FROM replicator.tables WHERE name ~ 'leafwise|rooted' ORDER BY 1")
     assert units == [("leafwise_1",), ("leafwise_2",), ("rooted",)]
+
+
+def test_what_the_publications_leave_out_was_told_before_anything_began(migrated: Migrated) -> None:
+    assert [finding["message"] for finding in migrated.findings] == [
+        "no row will be moved of public.unpublished",
+        "updates or deletes are not published, or not of all rows, of public.grown",
+        "TRUNCATE is not published of public.grown, public.kept",
+    ]
 
 
 def test_the_cutover_tells_what_the_publications_leave_out(migrated: Migrated) -> None:
