@@ -88,15 +88,21 @@ SELECT attrelid AS oid, attname AS name
  ORDER BY attrelid, attnum
 """
 
-# a partition that is unlogged or foreign sends nothing, so it is no part
+# a partition that is unlogged or foreign sends nothing, so it is no part; pg_partition_tree() would lock them all until
+# the end of the transaction, which for a round's snapshot is the end of the copy
 _PARTS: Final[LiteralString] = """
+WITH RECURSIVE r(oid, place, relid) AS (
+  SELECT u.oid, u.place, u.oid FROM unnest(%s::oid[]) WITH ORDINALITY u(oid, place)
+  UNION ALL
+  SELECT r.oid, r.place, i.inhrelid
+    FROM r JOIN pg_catalog.pg_class p ON p.oid = r.relid AND p.relkind = 'p'
+    JOIN pg_catalog.pg_inherits i ON i.inhparent = r.relid AND NOT i.inhdetachpending)
 SELECT r.oid AS root, c.oid, n.nspname AS schema, c.relname AS name, c.relkind IN ('r', 'f') AS leaf,
        c.relkind = 'r' AND c.relpersistence = 'p' AS sends,
        CASE c.relkind WHEN 'r' THEN coalesce(pg_catalog.pg_table_size(c.oid), 0) ELSE 0 END AS size,
        CASE c.relkind WHEN 'r' THEN coalesce(pg_catalog.pg_relation_size(c.oid), 0) ELSE 0 END AS main_size
-  FROM unnest(%s::oid[]) WITH ORDINALITY r(oid, place)
- CROSS JOIN LATERAL (SELECT r.oid AS relid UNION SELECT t.relid::oid FROM pg_catalog.pg_partition_tree(r.oid) t) t
-  JOIN pg_catalog.pg_class c ON c.oid = t.relid
+  FROM r
+  JOIN pg_catalog.pg_class c ON c.oid = r.relid
   JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
  ORDER BY r.place, n.nspname, c.relname
 """
