@@ -45,6 +45,22 @@ SELECT n.nspname AS schema, c.relname AS relation, a.attname AS name,
   LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
 """
 
+_DECLARED: Final[LiteralString] = """
+WITH RECURSIVE above(oid, inherited, level) AS (
+  SELECT c.oid, a.attinhcount > 0, 0
+    FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+    JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attname = %(column)s
+   WHERE n.nspname = %(schema)s AND c.relname = %(name)s
+  UNION ALL
+  SELECT a.attrelid, a.attinhcount > 0, b.level + 1
+    FROM above b JOIN pg_catalog.pg_inherits i ON i.inhrelid = b.oid
+    JOIN pg_catalog.pg_attribute a ON a.attrelid = i.inhparent AND a.attname = %(column)s
+   WHERE b.inherited)
+SELECT n.nspname, c.relname
+  FROM above b JOIN pg_catalog.pg_class c ON c.oid = b.oid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+ ORDER BY b.level DESC LIMIT 1
+"""
+
 _ENUMS: Final[LiteralString] = """
 SELECT n.nspname AS schema, t.typname AS name,
        pg_catalog.array_agg(e.enumlabel ORDER BY e.enumsortorder)::text[] AS labels
@@ -150,6 +166,14 @@ async def read_target_columns(target: Connection, names: Iterable[TableName]) ->
         if row.name is not None and row.type is not None:
             columns[row.name] = row.type
     return dict(found)
+
+
+async def declaring_table(target: Connection, table: TableName, column: str) -> TableName:
+    """The table itself, or the one above it that its column is inherited from."""
+    row = await (
+        await target.execute(_DECLARED, {"schema": table.schema, "name": table.name, "column": column})
+    ).fetchone()
+    return TableName(*row) if row else table
 
 
 async def missing_labels(source: Connection, target: Connection) -> list[Label]:

@@ -15,7 +15,7 @@ import psycopg
 import structlog
 from psycopg import sql
 
-from bootstrap.columns import Column, Label, missing_labels, read_source_columns, read_target_columns
+from bootstrap.columns import Column, Label, declaring_table, missing_labels, read_source_columns, read_target_columns
 from replicator import control
 from replicator.catalog import PublishedTable, read_shapes
 from replicator.control import TableRecord
@@ -193,17 +193,22 @@ async def fit_types(
 ) -> None:
     """Give columns the type that they have on the source now, within the caller's transaction; the tables are empty.
 
-    Rows that are cast to the old type would be changed silently: numerics would be rounded. Raises SchemaMismatchError.
+    Rows that are cast to the old type would be changed silently: numerics would be rounded. A column that is inherited
+    is changed where it was declared, for all that inherit it, as on the source. Raises SchemaMismatchError.
     """
     begun = [table for table in tables if table.table in records and table.oid in shapes]
     there = await read_target_columns(target, [table.table for table in begun])
+    done: set[tuple[TableName, str]] = set()
     for table in begun:
         record, now = records[table.table], shapes[table.oid]
         before = record.shape if record.source_oid == table.oid else None
         columns = before.retyped(now) if before is not None else list(now.columns.values())
         for column in columns:
             if there.get(table.table, {}).get(column.name, column.type) != column.type:
-                await _retype(target, table.table, column)
+                declared = await declaring_table(target, table.table, column.name)
+                if (declared, column.name) not in done:
+                    await _retype(target, declared, column)
+                done.add((declared, column.name))
 
 
 async def _retype(target: Connection, table: TableName, column: ShapeColumn) -> None:

@@ -193,6 +193,8 @@ class Bootstrap:
             published = await self._published(keeper.connection)
             records = await self._known(published)
             tables = _needing_round(published, records)
+            if not is_main and self._settings.schema_mode is SchemaMode.COPY:
+                await self._widen(keeper, published)
             log.info("round begins", tables=len(tables), bytes=sum(t.size for t in tables), lsn=format_lsn(lsn))
             with reporting(Side.SOURCE, "reading the shapes of tables", SourceError):
                 shapes = await read_shapes(keeper.connection, tables, self._migration.publications)
@@ -204,6 +206,16 @@ class Bootstrap:
                 self._copy(keeper, tables, copied, replica=replica),
                 self._make_keys(copied, published),
             ])  # fmt: skip
+
+    async def _widen(self, keeper: Keeper, published: Sequence[PublishedTable]) -> None:
+        """Add what was added on the source since the target's tables were made, as the round's snapshot sees it.
+
+        A column that rewrote its table is why the table comes again.
+        """
+        deploy = await look(keeper.connection, self._target, published, self._migration.publications)
+        if deploy.columns or deploy.labels:
+            await make_needed(self._settings, self._source, self._target, self._epoch)
+            await add(self._target, self._epoch, deploy)
 
     async def _prepare_round(self) -> None:
         """Before the snapshot, count writes: the cutover learns of every update that an insert-only copy lacks."""

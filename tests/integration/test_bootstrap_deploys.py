@@ -1,0 +1,61 @@
+"""Deploys while tables are being copied: what the snapshot does not see any more comes again, by itself."""
+
+import asyncio
+
+import pytest
+
+from bootstrap.schema import STEP
+from tests.fixtures.bootstrapping import assert_equal, run_bootstrap
+from tests.fixtures.databases import Database, settings_for
+from tests.fixtures.gates import gates_on
+
+TABLES = """
+CREATE TABLE left_alone (id int PRIMARY KEY, v text);
+CREATE TABLE widened (id int PRIMARY KEY, v text);
+CREATE TABLE of_new_type (id int PRIMARY KEY, v text);
+CREATE TABLE parts (id int, v numeric(6,2), PRIMARY KEY (id)) PARTITION BY RANGE (id);
+CREATE TABLE parts_1 PARTITION OF parts FOR VALUES FROM (0) TO (3);
+CREATE TABLE parts_2 PARTITION OF parts FOR VALUES FROM (3) TO (100) PARTITION BY HASH (id);
+CREATE TABLE parts_2_0 PARTITION OF parts_2 FOR VALUES WITH (MODULUS 2, REMAINDER 0);
+CREATE TABLE parts_2_1 PARTITION OF parts_2 FOR VALUES WITH (MODULUS 2, REMAINDER 1);
+CREATE TABLE wide_parts (id int PRIMARY KEY) PARTITION BY RANGE (id);
+CREATE TABLE wide_parts_1 PARTITION OF wide_parts FOR VALUES FROM (0) TO (100);
+INSERT INTO left_alone SELECT n, n FROM generate_series(1, 5) n;
+INSERT INTO widened TABLE left_alone; INSERT INTO of_new_type TABLE left_alone;
+INSERT INTO parts SELECT n, n / 8.0 FROM generate_series(1, 5) n;
+INSERT INTO wide_parts SELECT n FROM generate_series(1, 5) n;
+"""
+DEPLOY = """
+SET lock_timeout = '10s';
+ALTER TABLE widened ADD COLUMN uuid uuid NOT NULL DEFAULT gen_random_uuid();
+CREATE TYPE mood AS ENUM ('sad', 'glad');
+ALTER TABLE of_new_type ADD COLUMN mood mood DEFAULT (ARRAY['sad', 'glad'])[1 + floor(random() * 2)::int]::mood;
+ALTER TABLE parts ALTER v TYPE numeric(12,6) USING v / 3;
+ALTER TABLE wide_parts ADD COLUMN at timestamptz DEFAULT clock_timestamp();
+"""
+
+
+@pytest.mark.parametrize("via_root", [False, True])
+async def test_tables_that_a_deploy_rewrites_before_they_are_copied_come_again(
+    source: Database, target: Database, via_root: bool
+) -> None:
+    """Given columns with volatile defaults and another type of a partitioned table's column after the snapshot."""
+    source.execute(TABLES)
+    publications = ""
+    if via_root:
+        source.execute("CREATE PUBLICATION mine FOR ALL TABLES WITH (publish_via_partition_root)", superuser=True)
+        publications = "mine"
+    settings = settings_for(source, target, publications=publications)
+    with gates_on(target) as gates:
+        gates.hold(STEP)
+        working = asyncio.create_task(run_bootstrap(settings))
+        await asyncio.to_thread(gates.wait_reached, STEP)
+        source.execute(DEPLOY)
+        gates.release()
+        await working
+        gates.remove()
+
+    await assert_equal(settings)
+    assert target.value("SELECT count(DISTINCT uuid) FROM widened") == 5
+    assert target.value("SELECT format_type(atttypid, atttypmod) FROM pg_attribute"
+                        " WHERE attrelid = 'parts_2_1'::regclass AND attname = 'v'") == "numeric(12,6)"  # fmt: skip
