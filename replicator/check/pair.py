@@ -60,6 +60,16 @@ SELECT n.nspname || '.' || c.relname
 """
 
 
+_FOREIGN_TABLES: Final[LiteralString] = """
+SELECT n.nspname || '.' || c.relname, s.srvname
+  FROM pg_catalog.pg_foreign_table f
+  JOIN pg_catalog.pg_class c ON c.oid = f.ftrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+  JOIN pg_catalog.pg_foreign_server s ON s.oid = f.ftserver
+ WHERE n.nspname = ANY (%s)
+ ORDER BY 1
+"""
+
+
 class DatabaseFacts(NamedTuple):
     """Which database of which server it is."""
 
@@ -140,6 +150,27 @@ def extension_verdict(installed: Mapping[str, bool], available: set[str]) -> lis
             )
         )
     return found
+
+
+async def foreign_tables(pair: Pair) -> list[Finding]:
+    """Foreign tables are made from the dump; what they refer to, a server with its passwords, is not in it."""
+    if pair.source.settings.schema_mode is SchemaMode.EXISTING:
+        return []
+    cursor = await pair.source.connection.execute(_FOREIGN_TABLES, [list(pair.source.schemas)])
+    tables = await cursor.fetchall()
+    cursor = await pair.target.connection.execute("SELECT srvname FROM pg_catalog.pg_foreign_server")
+    servers = {name for (name,) in await cursor.fetchall()}
+    lacking = [(table, server) for table, server in tables if server not in servers]
+    if not lacking:
+        return []
+    return [
+        blocked(
+            Side.TARGET,
+            f"foreign tables need servers that are not here: {listed([table for table, _ in lacking])}",
+            f"CREATE SERVER {', '.join(sorted({server for _, server in lacking}))} on the target, with its user "
+            "mappings; or drop the tables.",
+        )
+    ]
 
 
 async def emptiness(pair: Pair) -> list[Finding]:

@@ -36,6 +36,7 @@ PAIR_CHECKS: Final[Sequence[Callable[[Pair], Awaitable[list[Finding]]]]] = (
     values.xml,
     values.references,
     between.extensions,
+    between.foreign_tables,
     between.emptiness,
     between.programs,
     places,

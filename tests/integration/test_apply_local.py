@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from replicator.model import UNCHANGED, Relation
+from replicator.model import UNCHANGED, Relation, ReplicaIdentity
 from tests.fixtures.applying import Applier
 from tests.fixtures.changes import delete, insert, update
 
@@ -105,3 +105,16 @@ async def test_a_row_that_moves_between_the_targets_partitions_keeps_its_local_v
         ("even", 1, 4, "mine 1"),
         ("even", 2, 2, "mine 2"),
     ]
+
+
+async def test_an_updated_row_without_a_key_is_a_new_row_with_defaults(applier: Applier) -> None:
+    """Given a table whose rows nothing tells apart, then an update begins with defaults, and other rows keep theirs."""
+    applier.execute("CREATE TABLE t (note text DEFAULT 'new', v int)")
+    whole = await applier.relation("t", identity=ReplicaIdentity.FULL)
+    t = replace(whole, columns=whole.columns[1:])
+    await applier.apply(insert(t, "1"), insert(t, "2"))
+    applier.execute("UPDATE t SET note = 'mine ' || v")
+
+    await applier.apply(update(t, "3", old=["1"]))
+
+    assert applier.rows("SELECT v, note FROM t ORDER BY v") == [(2, "mine 2"), (3, "new")]

@@ -88,6 +88,19 @@ async def test_given_a_host_that_does_not_resolve_it_is_named(source: Database, 
     assert finding.side is Side.SOURCE
 
 
+async def test_given_foreign_tables_their_servers_must_be_on_the_target(source: Database, target: Database) -> None:
+    server = "CREATE FOREIGN DATA WRAPPER elsewhere; CREATE SERVER far FOREIGN DATA WRAPPER elsewhere"
+    source.execute(f"{server}; CREATE FOREIGN TABLE public.distant (id int) SERVER far", superuser=True)
+
+    finding = await only_finding(source, target)
+
+    assert blocking([finding])
+    assert finding.message == "foreign tables need servers that are not here: public.distant"
+    assert "CREATE SERVER far" in finding.remedy
+    target.execute(server, superuser=True)
+    assert await findings(source, target) == []
+
+
 @pytest.mark.parametrize("side", [Side.SOURCE, Side.TARGET])
 async def test_given_a_server_that_is_away_the_remedy_is_the_operators(
     source: Database, target: Database, side: Side
