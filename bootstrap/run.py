@@ -254,7 +254,8 @@ class Bootstrap:
     ) -> None:
         """Record the round's LSN before anything is copied, and empty what an interrupted round has left."""
         known = {name for name, record in records.items() if record.state is not TableState.PENDING}
-        begun = [t for t in tables if t.table in known | await left_tables(self._target)]
+        known |= await left_tables(self._target)
+        begun = [table for table in tables if table.table in known]
         left = list((await find_places(self._target, begun)).values())
         replica = await may_replicate(self._target)
         async with self._target.transaction():
