@@ -9,7 +9,7 @@ the batches grow by themselves.
 
 import asyncio
 import time
-from typing import Protocol
+from typing import Final, Protocol
 
 from monitoring.metrics import Metrics
 from replicator.apply.batch import Batch, relations_of
@@ -20,6 +20,10 @@ from replicator.lsn import Lsn
 from replicator.model import POSTGRES_EPOCH, Transaction
 from replicator.pulse import Counters
 from replicator.source.stream import Received
+
+_MAX_TABLES: Final = 200
+"""Tables that one batch may touch, unless one transaction did: each takes locks, also for its indexes and its staging
+table, and the target's lock table has room for 6,400 by default (documentation: max_locks_per_transaction)."""
 
 
 class Changes(Protocol):
@@ -43,6 +47,7 @@ class Flow:
         self._counters = counters
         self._lag = lag
         self._batch = Batch(target.rule)
+        self._touched: set[int] = set()
         self._idle_lsn: Lsn | None = None
         self._advanced_at = 0.0
         self.taken = target.progress
@@ -62,6 +67,8 @@ class Flow:
             self._sample_lag(received)
             for transaction in received.transactions:
                 await self._take(transaction)
+                if len(self._touched) > _MAX_TABLES and self._batch.transactions:
+                    await self._commit()
             if self._batch.transactions:
                 await self._commit()
             self._idle_lsn = received.idle_lsn or self._idle_lsn
@@ -89,6 +96,7 @@ class Flow:
         try:
             for relation in relations_of(transaction):
                 await self._target.prepare(relation, transaction.commit_lsn)
+                self._touched.add(relation.oid)
         except SchemaMismatchError:
             if self._batch.transactions:  # what came before does fit, and may not fit any more once the target follows
                 await self._commit()
@@ -109,7 +117,7 @@ class Flow:
         self._count(batch)
 
     def _new_batch(self) -> Batch:
-        done, self._batch = self._batch, Batch(self._target.rule)
+        done, self._batch, self._touched = self._batch, Batch(self._target.rule), set()
         return done
 
     def _count(self, batch: Batch) -> None:

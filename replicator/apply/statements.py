@@ -83,7 +83,7 @@ class Statements:
 
     def __init__(self, table: TargetTable, stage: str) -> None:
         self.table = table
-        self._stage_name = sql.Identifier(stage)
+        self.stage = stage
         self._stage = sql.Identifier("pg_temp", stage)
         relation = sql.Identifier(table.name.schema, table.name.name)
         # an inheritance parent's statements must leave its children alone; a partitioned root has nothing but them
@@ -104,7 +104,7 @@ class Statements:
             for position in range(len(self.table.all_columns))
         ]
         return sql.SQL("CREATE TEMPORARY TABLE {} ({}) ON COMMIT DELETE ROWS").format(
-            self._stage_name, sql.SQL(", ").join(columns)
+            sql.Identifier(self.stage), sql.SQL(", ").join(columns)
         )
 
     def copy_to_stage(self) -> sql.Composed:

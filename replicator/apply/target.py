@@ -10,6 +10,7 @@ from psycopg.rows import TupleRow
 
 from replicator import control
 from replicator.apply.batch import NEVER, Batch, KeyedChanges, Rule, TableChanges, unchanged_positions
+from replicator.apply.stages import Stages
 from replicator.apply.statements import Statements, truncate
 from replicator.apply.tables import read_target_table, require_shape
 from replicator.apply.values import parameters, register
@@ -50,6 +51,7 @@ class Target:
         self._prepared: dict[int, Relation] = {}
         self._rules: dict[Relation, Rule] = {}
         self._writers: dict[Relation, TableWriter] = {}
+        self._stages = Stages()
         self.in_transaction = False
         self.progress = progress
 
@@ -119,7 +121,7 @@ class Target:
             raise
         # a temporary table lasts as long as its session: a new shape needs a new name
         stage = f"replicator_stage_{relation.oid}_{len(self._writers)}"
-        self._writers[relation] = TableWriter(self._connection, table, stage)
+        self._writers[relation] = TableWriter(self._connection, table, stage, self._stages)
         return Rule(table.key, record.snapshot_lsn)
 
     async def _is_root_of_leaves(self, relation: Relation) -> bool:
@@ -148,6 +150,8 @@ class Target:
         if not self.in_transaction:
             await self._execute("BEGIN" if batch.end_lsn != INVALID else _BEGIN_PIECES)
             self.in_transaction = True
+            if (statement := self._stages.thin_out()) is not None:
+                await self._execute(statement.as_string())
         for segment in batch.segments:
             try:
                 if isinstance(segment, Truncate):
@@ -185,8 +189,7 @@ class Target:
     def _ended(self, progress: Lsn) -> None:
         self.in_transaction = False
         self.progress = progress
-        for writer in self._writers.values():
-            writer.transaction_ended(committed=True)
+        self._stages.committed()
 
     # --- segments -----------------------------------------------------------------------------------------------------
 

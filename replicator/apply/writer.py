@@ -11,6 +11,7 @@ from psycopg.rows import TupleRow
 
 from replicator.apply.batch import KeyedChanges, KeylessChanges, unchanged_positions
 from replicator.apply.single import SingleRows, Values
+from replicator.apply.stages import Stages
 from replicator.apply.statements import DELETE_GROUP, Statements, TargetTable
 from replicator.apply.values import without_unchanged
 from replicator.errors import ApplyError, DivergenceError, ReplicatorError, Side
@@ -39,14 +40,13 @@ class TableWriter:
     would be in vain each time, and leave a prepared statement behind each time.
     """
 
-    def __init__(self, connection: Connection, table: TargetTable, stage: str) -> None:
+    def __init__(self, connection: Connection, table: TargetTable, stage: str, stages: Stages) -> None:
         self._connection = connection
         self._table = table
         self.statements = Statements(table, stage)
         self.always_stages = False
         self._singly = SingleRows(self.statements, self._run_single)
-        self._staged = False
-        self._stage_exists = False
+        self._stages = stages
 
     async def write(self, changes: KeyedChanges | KeylessChanges) -> None:
         """Apply the changes. Raises DivergenceError, ApplyError or what `translate` makes of a passing error."""
@@ -59,13 +59,13 @@ class TableWriter:
 
     async def _write_or_replace(self, changes: KeyedChanges) -> None:
         """Statement by statement, a unique value may meet the row that is about to give it up: then replace."""
-        before = self._stage_exists, self._staged
+        before = self._stages.copy()
         await self._run("begin", sql.SQL("SAVEPOINT replicator_table"))
         try:
             await self._write_rows(changes, replace=False)
         except _CollisionError:
             await self._run("begin again", sql.SQL("ROLLBACK TO SAVEPOINT replicator_table"))
-            self._stage_exists, self._staged = before
+            self._stages.back_to(before)
             await self._write_rows(changes, replace=True)
         await self._run("end", sql.SQL("RELEASE SAVEPOINT replicator_table"))
 
@@ -130,17 +130,8 @@ class TableWriter:
             )
 
     async def _prepare_stage(self) -> None:
-        if not self._stage_exists:
-            await self._run("prepare", self.statements.create_stage())
-            self._stage_exists = True
-        elif self._staged:
-            await self._run("prepare", self.statements.clear_stage())
-        self._staged = True
-
-    def transaction_ended(self, *, committed: bool) -> None:
-        """Take note that the staging table is empty now, or, after a rollback, may be gone."""
-        self._staged = False
-        self._stage_exists = self._stage_exists and committed
+        if (statement := self._stages.prepare(self.statements)) is not None:
+            await self._run("prepare", statement)
 
     # --- running ------------------------------------------------------------------------------------------------------
 
