@@ -2,6 +2,7 @@
 
 import pytest
 
+from replicator.errors import SourceError, TargetError
 from tests.fixtures.bootstrapping import assert_equal, run_bootstrap
 from tests.fixtures.databases import Database, settings_for
 
@@ -81,3 +82,40 @@ async def test_law_4_a_publication_that_sent_less_for_a_while(
     source.execute(f"ALTER PUBLICATION mine {again}", superuser=True)
     await run_bootstrap(settings)
     await assert_equal(settings)
+
+
+async def test_law_4_a_publication_that_was_gone_for_a_while(source: Database, target: Database) -> None:
+    """Given the user's publication, when it is dropped and made again, then all its tables come again."""
+    source.execute("CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t VALUES (1, 'old')")
+    source.execute("CREATE PUBLICATION mine FOR TABLE t")
+    settings = settings_for(source, target, publications="mine")
+    await run_bootstrap(settings)
+    source.execute("DROP PUBLICATION mine")
+    with pytest.raises(SourceError, match="there is no publication mine") as refused:
+        await run_bootstrap(settings)
+    assert "make it again" in refused.value.hint
+    source.execute("UPDATE t SET v = 'new'; CREATE PUBLICATION mine FOR TABLE t")
+    await run_bootstrap(settings)
+    await assert_equal(settings)
+    snapshot = "SELECT snapshot_lsn FROM replicator.tables"
+    assert target.value(f"SELECT lsn = ({snapshot}) FROM replicator.progress")
+
+
+@pytest.mark.parametrize("via_root", [False, True])
+async def test_law_4_partitions_that_travel_otherwise_than_before(
+    source: Database, target: Database, via_root: bool
+) -> None:
+    """Given partitions by leaf or by root, when that is altered, then it stops with the remedy, and mixes no rows."""
+    source.execute(ROOT + f"INSERT INTO p VALUES (1), (11); {VIA_ROOT}")
+    source.execute(f"ALTER PUBLICATION mine SET (publish_via_partition_root = {via_root})")
+    settings = settings_for(source, target, publications="mine", exclude_schemas="hidden")
+    await run_bootstrap(settings)
+    source.execute(
+        f"ALTER PUBLICATION mine SET (publish_via_partition_root = {not via_root}); DELETE FROM p WHERE id = 1"
+    )
+    with pytest.raises(TargetError, match="is not empty on the target") as refused:
+        await run_bootstrap(settings)
+    assert "Empty it" in refused.value.hint
+    target.execute("TRUNCATE p")
+    await run_bootstrap(settings)
+    assert target.fetch("TABLE p") == [(11,)]
