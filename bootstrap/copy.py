@@ -44,8 +44,12 @@ SELECT c.oid
   FROM unnest($1::oid[], $2::text[]) t(oid, name)
   JOIN pg_catalog.pg_class c ON c.oid = t.oid
  WHERE pg_catalog.to_regclass(t.name)::oid = c.oid AND pg_catalog.pg_relation_filenode(c.oid) = c.relfilenode
+   AND NOT EXISTS (SELECT FROM pg_catalog.pg_attribute a
+                    WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+                      AND pg_catalog.has_column_privilege(c.oid, a.attnum, 'SELECT') IS NULL)
 """
-"""The tables whose file is the one that the snapshot sees: pg_class is read by the snapshot, the functions are not."""
+"""The tables whose file is the one that the snapshot sees, and whose columns are all there still: catalogs are read by
+the snapshot, the functions do not (has_column_privilege gives NULL for a column that was dropped)."""
 
 _HOLD_EPOCH: Final = "SELECT FROM replicator.lease WHERE epoch = $1 FOR SHARE"
 _SET_STATE: Final = """

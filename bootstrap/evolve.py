@@ -200,6 +200,7 @@ async def fit_types(
     there = await read_target_columns(target, [table.table for table in begun])
     done: set[tuple[TableName, str]] = set()
     for table in begun:
+        await _release_dropped(target, table.table, records[table.table], shapes[table.oid], there)
         record, now = records[table.table], shapes[table.oid]
         before = record.shape if record.source_oid == table.oid else None
         columns = before.retyped(now) if before is not None else list(now.columns.values())
@@ -209,6 +210,23 @@ async def fit_types(
                 if (declared, column.name) not in done:
                     await _retype(target, declared, column)
                 done.add((declared, column.name))
+
+
+async def _release_dropped(
+    target: Connection,
+    table: TableName,
+    record: TableRecord,
+    now: Shape,
+    there: Mapping[TableName, Mapping[str, str]],
+) -> None:
+    """Let rows come without the columns that were dropped on the source since."""
+    dropped = record.shape.dropped(now) if record.shape is not None else []
+    for name in (name for name in dropped if name in there.get(table, {})):
+        declared = await declaring_table(target, table, name)
+        statement = _alter(declared, "ALTER COLUMN {} DROP NOT NULL", sql.Identifier(name))
+        doing = f"letting rows of {table} come without column {name}, which was dropped on the source"
+        with reporting(Side.TARGET, doing, SchemaMismatchError):
+            await target.execute(statement.encode())
 
 
 async def _retype(target: Connection, table: TableName, column: ShapeColumn) -> None:
