@@ -29,7 +29,7 @@ FOLLOWED_STEP: Final = "followed"
 
 _NEEDED: Final = frozenset({"DOMAIN", "FUNCTION", "PROCEDURE", "SEQUENCE", "TYPE"})
 _LATER: Final = frozenset(
-    {"CHECK CONSTRAINT", "CONSTRAINT", "DEFAULT", "INDEX", "MATERIALIZED VIEW", "STATISTICS", "VIEW"}
+    {"CHECK CONSTRAINT", "CONSTRAINT", "DEFAULT", "INDEX", "MATERIALIZED VIEW", "STATISTICS", "TABLE ATTACH", "VIEW"}
 )
 
 _WITHOUT_TABLE: Final = frozenset({"MATERIALIZED VIEW", "VIEW"})
@@ -50,6 +50,10 @@ UNION ALL
 SELECT k.kind, n.nspname, t.relname || ' ' || c.conname
   FROM pg_catalog.pg_constraint c CROSS JOIN (VALUES ('CONSTRAINT'), ('CHECK CONSTRAINT')) k(kind)
   JOIN pg_catalog.pg_class t ON t.oid = c.conrelid JOIN app n ON n.oid = t.relnamespace
+UNION ALL
+SELECT 'TABLE ATTACH', n.nspname, c.relname::text
+  FROM pg_catalog.pg_class c JOIN app n ON n.oid = c.relnamespace
+ WHERE c.relispartition AND c.relkind IN ('r', 'p', 'f')
 UNION ALL
 SELECT 'STATISTICS', n.nspname, s.stxname::text
   FROM pg_catalog.pg_statistic_ext s JOIN app n ON n.oid = s.stxnamespace
@@ -130,6 +134,7 @@ async def note_rest(source: Connection, target: Connection, epoch: UUID, plan: P
         and (entry.kind, entry.schema, entry.name) not in there
         and (entry.kind in _WITHOUT_TABLE or any(_is_of(entry, table, owners) for table in tables))
     ]
+    lacking.sort(key=lambda entry: entry.kind == "TABLE ATTACH")  # it would make indexes of its own
     async with target.transaction():
         await control.hold_epoch(target, epoch)
         keys = list(key_statements(lacking, owners, await control.next_position(target)))
@@ -163,6 +168,8 @@ async def _replace_deferred(target: Connection, entries: Sequence[Entry]) -> Non
 
 
 def _is_of(entry: Entry, table: TableName, owners: Mapping[tuple[str, str, str], TableName]) -> bool:
+    if entry.kind == "TABLE ATTACH":
+        return TableName(entry.schema, entry.name) == table
     if entry.kind == "DEFAULT":
         return entry.schema == header_name(table.schema) and entry.name.startswith(f"{header_name(table.name)} ")
     return owners.get((OWNED_KINDS[entry.kind], entry.schema, entry.name)) == table

@@ -28,6 +28,7 @@ from bootstrap.schema import copy_schema, copy_tables_schema
 from bootstrap.snapshot import Keeper, keep_snapshot
 from bootstrap.start import begin
 from bootstrap.transfer import Listener, Transfer
+from bootstrap.trees import detach_partitions
 from monitoring.metrics import Metrics
 from replicator import control
 from replicator.catalog import (
@@ -122,6 +123,7 @@ class Bootstrap:
         copies = self._settings.schema_mode is SchemaMode.COPY and SCHEMA_STEP in steps
         plan = None
         if copies and steps.get(FOLLOWED_STEP, {}).get("fingerprint") != app:
+            await detach_partitions(self._source, self._target, self._epoch)
             plan = await make_needed(self._settings, self._source, self._target, self._epoch)
         deploy = await look(self._source, self._target, published, self._migration.publications)
         if self._settings.schema_mode is SchemaMode.COPY and (deploy.labels or deploy.columns):
