@@ -3,18 +3,21 @@
 Several overlap. Every table is copied, and written to while the worker streams; the tests are by table.
 """
 
-import json
+import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import pytest
 
+from replicator.check import Finding, check
+from replicator.cutover import cutover
+from replicator.errors import CutoverError
 from replicator.model import Phase
 from tests.fixtures.databases import Database, drop, new_source, new_target, settings_for
 from tests.fixtures.servers import AnyServer
 from tests.fixtures.waiting import wait_until
-from tests.fixtures.worker import Worker, WorkerMaker, run_command, wait_caught_up, wait_for_phase
+from tests.fixtures.worker import Worker, WorkerMaker, wait_caught_up, wait_for_phase
 
 TABLES: Final = """
 CREATE TABLE filtered (id int PRIMARY KEY, place text NOT NULL, body text);
@@ -128,7 +131,7 @@ class Migrated:
     source: Database
     target: Database
     worker: Worker
-    findings: Sequence[Mapping[str, str]]
+    findings: Sequence[Finding]
 
 
 @pytest.fixture(scope="module")
@@ -142,8 +145,7 @@ def migrated(
         source.execute(TABLES)
         source.execute(PUBLICATIONS, superuser=True)
         source.execute(ROWS)
-        check = run_command(worker.settings, "check", "--json")
-        assert check.returncode == 0, check.stdout
+        findings = asyncio.run(check(settings))
         worker.start()
         wait_for_phase(target, Phase.STREAMING, worker)
         source.execute("UPDATE grown SET body = 'not sent' WHERE id = 1; DELETE FROM grown WHERE id = 2")
@@ -155,7 +157,7 @@ def migrated(
         source.execute(LATER)
         wait_until(lambda: target.fetch("SELECT FROM refiltered WHERE id = 60"), what="the table with its new filter")
         wait_caught_up(source, target, worker)
-        yield Migrated(source, target, worker, json.loads(check.stdout)["findings"])
+        yield Migrated(source, target, worker, findings)
     finally:
         if worker.running:
             worker.kill()
@@ -204,7 +206,7 @@ def test_partitions_travel_by_root_or_by_leaf_as_they_are_published(migrated: Mi
 
 
 def test_what_the_publications_leave_out_was_told_before_anything_began(migrated: Migrated) -> None:
-    assert [finding["message"] for finding in migrated.findings] == [
+    assert [finding.message for finding in migrated.findings] == [
         "no row will be moved of public.unpublished",
         "updates or deletes are not published, or not of all rows, of public.grown",
         "TRUNCATE is not published of public.grown, public.kept",
@@ -214,17 +216,15 @@ def test_what_the_publications_leave_out_was_told_before_anything_began(migrated
 def test_the_cutover_tells_what_the_publications_leave_out(migrated: Migrated) -> None:
     """Given updates and a TRUNCATE that were not sent, then it refuses, or lists them with all that stays behind."""
     migrated.source.execute("CREATE UNLOGGED TABLE scratch (id int PRIMARY KEY); SELECT lo_create(0)")
-    refused = run_command(migrated.worker.settings, "cutover", "--rehearse", "--json")
-    assert refused.returncode == 1
-    assert "public.grown is replicated for inserts only" in refused.stderr
-    assert "public.kept was truncated or rewritten since its copy" in refused.stderr
+    with pytest.raises(CutoverError) as refused:
+        asyncio.run(cutover(migrated.worker.settings, print, rehearse=True))
+    assert "public.grown is replicated for inserts only" in refused.value.message
+    assert "public.kept was truncated or rewritten since its copy" in refused.value.message
 
-    accepted = run_command(migrated.worker.settings, "cutover", "--rehearse", "--json", "--omit-failing")
+    report = asyncio.run(cutover(migrated.worker.settings, print, rehearse=True, omit_failing=True))
 
-    assert accepted.returncode == 0, accepted.stderr
-    left_out = json.loads(accepted.stdout)["left_out"]
-    assert {"table public.unpublished", "table public.scratch", "large objects"} <= set(left_out)
-    assert any("public.kept" in line for line in left_out)
+    assert {"table public.unpublished", "table public.scratch", "large objects"} <= set(report.left_out)
+    assert any("public.kept" in line for line in report.left_out)
 
 
 def test_a_publication_that_is_dropped_and_made_again_stops_the_worker_with_the_remedy(

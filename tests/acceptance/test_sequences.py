@@ -3,19 +3,21 @@
 One migration carries them all; some are made, renamed or altered only while it streams.
 """
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+import asyncio
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import psycopg
 import pytest
 
+from replicator.check import Finding, check
+from replicator.cutover import CutoverReport, cutover
 from replicator.model import Phase
 from tests.fixtures.databases import Database, drop, new_source, new_target, settings_for
 from tests.fixtures.servers import AnyServer
 from tests.fixtures.waiting import wait_until
-from tests.fixtures.worker import Worker, run_command, wait_caught_up, wait_for_phase
+from tests.fixtures.worker import Worker, wait_caught_up, wait_for_phase
 
 LOWEST, HIGHEST = -(2**63), 2**63 - 1
 
@@ -88,8 +90,8 @@ class Moved:
     source: Database
     target: Database
     values: tuple[States, States]
-    report: Mapping[str, Any]
-    findings: Sequence[Mapping[str, str]]
+    report: CutoverReport
+    findings: Sequence[Finding]
 
 
 @pytest.fixture(scope="module")
@@ -100,8 +102,7 @@ def moved(
     worker = Worker(settings_for(source, target, schema_interval=0.3), tmp_path_factory.mktemp("rest") / "worker.log")
     try:
         source.execute(BEFORE)
-        check = run_command(worker.settings, "check", "--json")
-        assert check.returncode == 0, check.stdout
+        findings = asyncio.run(check(worker.settings))
         # a temporary table is its session's, and neither a finding nor in the way
         with psycopg.connect(source.dsn, autocommit=True) as session:
             session.execute("CREATE TEMPORARY TABLE brief (id serial PRIMARY KEY); INSERT INTO brief DEFAULT VALUES")
@@ -110,14 +111,13 @@ def moved(
             source.execute(WHILE_IT_STREAMS)
             source.execute(CALLS)
             session.execute("INSERT INTO brief DEFAULT VALUES")
-            wait_until(lambda: target.fetch("SELECT to_regclass('later_pkey')") != [(None,)], what="the new table")
+            wait_until(lambda: followed(target), what="the new table, and the new column's default")
             wait_caught_up(source, target, worker)
-            report = run_command(worker.settings, "cutover", "--json")
-            assert report.returncode == 0, report.stderr
+            report = asyncio.run(cutover(worker.settings, print))
             session.execute("INSERT INTO brief DEFAULT VALUES")
         both = sequences(source), sequences(target)
         source.execute("DROP SCHEMA replicator_fence CASCADE")
-        yield Moved(source, target, both, json.loads(report.stdout), json.loads(check.stdout)["findings"])
+        yield Moved(source, target, both, report, findings)
     finally:
         if worker.running:
             worker.kill()
@@ -125,6 +125,12 @@ def moved(
             print(worker.log[-20_000:])
         drop(source)
         drop(target)
+
+
+def followed(target: Database) -> bool:
+    """Whether the worker has made everything that the cutover needs."""
+    made = "SELECT FROM pg_attrdef WHERE adrelid IN (to_regclass('bystander'), to_regclass('later'))"
+    return len(target.fetch(made)) == 3 and target.fetch("SELECT to_regclass('later_pkey')") != [(None,)]
 
 
 def sequences(database: Database) -> States:
@@ -139,7 +145,7 @@ def test_every_sequence_has_its_exact_value_and_definition(moved: Moved) -> None
     ours, theirs = moved.values
     of_scratch = "public.scratch_id_seq"
     assert {name for name in ours if ours[name] != theirs.get(name)} == {of_scratch}
-    assert moved.report["sequences"] == len(ours) - 1
+    assert moved.report.sequences == len(ours) - 1
 
 
 @pytest.mark.parametrize("table", ["serials", "identities", "sharing", "sharing_too", "later", "bystander"])
@@ -151,10 +157,10 @@ def test_the_next_row_gets_what_the_source_would_have_given(moved: Moved, table:
 
 
 def test_what_stays_behind_was_told_before_anything_began_and_is_told_at_the_end(moved: Moved) -> None:
-    told = {finding["message"].split(":")[0]: finding["remedy"] for finding in moved.findings}
+    told = {finding.message.split(":")[0]: finding.remedy for finding in moved.findings}
     assert "Move them yourself" in told.pop("1 large objects are not moved")
     assert "SET LOGGED" in told.pop("rows of unlogged tables are not moved")
     assert told == {}
-    assert sorted(moved.report["left_out"]) == [
+    assert sorted(moved.report.left_out) == [
         "large objects", "sequence public.scratch_id_seq", "table public.scratch", "table public.scratch_later",
     ]  # fmt: skip
