@@ -36,6 +36,8 @@ def make_schemas(source: Database, cases: Sequence[Case]) -> None:
     source.execute(_PREPARE, superuser=True)
     with psycopg.connect(source.dsn, autocommit=True) as connection:
         for case in cases:
+            if not case.groups:
+                raise BadCaseError(f"seed {case.seed}: no table is left, and a cutover of nothing is refused")
             for statement in (statement for group in case.groups.values() for statement in group.statements):
                 try:
                     connection.execute(statement.encode())
