@@ -149,7 +149,7 @@ async def _run(target: Connection, epoch: UUID, statement: str) -> None:
     try:
         async with target.transaction():
             await control.hold_epoch(target, epoch)
-            await target.execute("SET LOCAL search_path = ''")
+            # under the application's search_path: what fills the rows may be a function that relies on it
             await target.execute(statement.encode())
     except psycopg.Error as error:
         failure = translate(error, Side.TARGET, "following the source's schema", otherwise=SchemaMismatchError)

@@ -35,6 +35,7 @@ _NOT_NOW: Final = (
 # below deadlock_timeout: the worker, which waits behind us, is never the victim
 _BRIEF: Final[LiteralString] = "SET LOCAL lock_timeout = '300ms'; SET LOCAL search_path = ''"
 _QUALIFIED: Final[LiteralString] = "SET LOCAL search_path = ''"
+_DEFAULT: Final[LiteralString] = "SET LOCAL search_path TO DEFAULT"
 
 _SHAPES: Final[LiteralString] = """
 SELECT t.name, n.nspname AS schema, c.relname AS leaf
@@ -111,7 +112,9 @@ async def prepared_statements(target: Connection, items: Sequence[Deferred]) -> 
 
 def _statement(item: Deferred, key: ForeignKey | None, leaves: Mapping[str, Sequence[TableName]]) -> str:
     if key is None:
-        return item.statement.rstrip().removesuffix(";")
+        statement = item.statement.rstrip().removesuffix(";")
+        # a check looks at the rows that are there, maybe by a function that relies on the application's search_path
+        return f"{_DEFAULT}; {statement}; {_QUALIFIED}" if item.kind == "CHECK CONSTRAINT" else statement
     if key.table in leaves:
         return key.add_unchecked_to(leaves[key.table])
     return key.add_unchecked() if key.checked else item.statement.rstrip().removesuffix(";")
