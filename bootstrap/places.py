@@ -18,7 +18,10 @@ SELECT w.schema, w.name, c.relkind = 'p' AS partitioned,
        ARRAY(SELECT x FROM jsonb_array_elements_text(w.columns) x
               WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_attribute a
                                  WHERE a.attrelid = c.oid AND a.attname = x AND a.attnum > 0
-                                   AND NOT a.attisdropped AND a.attgenerated = '')) AS missing
+                                   AND NOT a.attisdropped AND a.attgenerated = '')) AS missing,
+       c.relpersistence = 'u'
+         OR EXISTS (SELECT FROM pg_catalog.pg_partition_tree(c.oid) t
+                      JOIN pg_catalog.pg_class l ON l.oid = t.relid AND l.relpersistence = 'u') AS unlogged
   FROM jsonb_to_recordset(%s) w(schema text, name text, columns jsonb)
   JOIN pg_catalog.pg_namespace n ON n.nspname = w.schema
   JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = w.name AND c.relkind IN ('r', 'p')
@@ -29,12 +32,16 @@ _AT_ONCE: Final = 200
 
 
 class Place(NamedTuple):
-    """A table of the target; ``missing`` are published columns that it lacks, or that it generates itself."""
+    """A table of the target; ``missing`` are published columns that it lacks, or that it generates itself.
+
+    ``unlogged``: a crash of the target would empty it, or one of its partitions.
+    """
 
     schema: str
     name: str
     partitioned: bool
     missing: list[str]
+    unlogged: bool = False
 
     @property
     def table(self) -> TableName:
@@ -59,6 +66,37 @@ def require_places(tables: Iterable[PublishedTable], places: Mapping[TableName, 
             raise SchemaMismatchError(
                 f"table {table.table} lacks columns on the target, or generates them: {', '.join(place.missing)}"
             )
+
+
+# --- safe from a crash ------------------------------------------------------------------------------------------------
+
+_UNLOGGED: Final[LiteralString] = """
+SELECT n.nspname, c.relname
+  FROM unnest(%s::text[], %s::text[]) w(schema, name)
+  JOIN pg_catalog.pg_namespace n ON n.nspname = w.schema
+  JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = w.name
+ WHERE c.relkind = 'r' AND c.relpersistence = 'u'
+"""
+
+
+def require_logged(places: Iterable[Place]) -> None:
+    """Raise SchemaMismatchError for a table that a crash of the target would empty: its rows would not come again."""
+    for place in places:
+        if place.unlogged:
+            raise SchemaMismatchError(
+                f"table {place.table}, or a partition of it, is unlogged on the target: a crash would empty it",
+                hint=f"ALTER TABLE {place.table} SET LOGGED on the target, and its partitions.",
+            )
+
+
+async def set_logged(target: Connection, tables: Iterable[PublishedTable]) -> list[TableName]:
+    """Make what the app has made logged since the schema was copied logged here too, while it is empty."""
+    parts = [part.table for table in tables for part in table.parts]
+    columns = [[name.schema for name in parts], [name.name for name in parts]]
+    unlogged = [TableName(*row) for row in await (await target.execute(_UNLOGGED, columns)).fetchall()]
+    for name in unlogged:
+        await target.execute(sql.SQL("ALTER TABLE {} SET LOGGED").format(qualified(name)))
+    return unlogged
 
 
 # --- empty or not -----------------------------------------------------------------------------------------------------

@@ -21,7 +21,15 @@ from bootstrap.keys import ANALYZE_STEP, CopiedTables, KeyMaker, analyze_roots, 
 from bootstrap.leaving import forget_left, left_tables, note_left
 from bootstrap.parallel import run_all
 from bootstrap.passing import pass_over
-from bootstrap.places import Place, empty, find_places, require_empty, require_places
+from bootstrap.places import (
+    Place,
+    empty,
+    find_places,
+    require_empty,
+    require_logged,
+    require_places,
+    set_logged,
+)
 from bootstrap.refresh import FOLLOWED_STEP, make_needed, note_rest
 from bootstrap.schema import STEP as SCHEMA_STEP
 from bootstrap.schema import copy_schema, copy_tables_schema
@@ -224,7 +232,9 @@ class Bootstrap:
         published = await self._published(self._source)
         waiting = _needing_round(published, await self._known(published))
         if self._settings.schema_mode is SchemaMode.EXISTING:  # before a slot makes the source wait
-            require_places(waiting, await find_places(self._target, waiting))
+            places = await find_places(self._target, waiting)
+            require_places(waiting, places)
+            require_logged(places.values())
         with reporting(Side.SOURCE, "reading the statistics of tables", SourceError):
             await record_writes(self._source, self._target, waiting)
 
@@ -290,6 +300,16 @@ class Bootstrap:
             await self._silence(list(places.values()), replica=replica)
         with reporting(Side.TARGET, "looking for rows", TargetError):
             await require_empty(self._target, list(places.values()))
+        if self._settings.schema_mode is SchemaMode.COPY:
+            await self._set_logged(tables)
+
+    async def _set_logged(self, tables: Sequence[PublishedTable]) -> None:
+        with reporting(Side.TARGET, "making tables logged", TargetError):
+            async with self._target.transaction():
+                await control.hold_epoch(self._target, self._epoch)
+                names = await set_logged(self._target, tables)
+        if names:
+            log.info("made tables logged, as on the source now", tables=[str(name) for name in names])
 
     async def _silence(self, places: Sequence[Place], *, replica: bool) -> None:
         with reporting(Side.TARGET, "disabling what would fire on applied rows", TargetError):

@@ -20,7 +20,10 @@ _COLUMNS: Final[LiteralString] = """
 SELECT n.nspname AS schema, c.relname AS table, c.relkind = 'p' AS partitioned, a.attname AS name,
        a.attgenerated <> '' AS generated,
        a.attnotnull AND NOT a.atthasdef AND a.attidentity = '' AS required,
-       pg_catalog.row_security_active(c.oid) AS hidden
+       pg_catalog.row_security_active(c.oid) AS hidden,
+       c.relpersistence = 'u'
+         OR EXISTS (SELECT FROM pg_catalog.pg_partition_tree(c.oid) t
+                      JOIN pg_catalog.pg_class l ON l.oid = t.relid AND l.relpersistence = 'u') AS unlogged
   FROM pg_catalog.pg_class c
   JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
   JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
@@ -31,7 +34,10 @@ SELECT n.nspname AS schema, c.relname AS table, c.relkind = 'p' AS partitioned, 
 
 
 class Column(NamedTuple):
-    """A column; ``required``: an INSERT without it fails. ``hidden``: policies keep rows of its table from the role."""
+    """A column; ``required``: an INSERT without it fails. ``hidden``: policies keep rows of its table from the role.
+
+    ``unlogged``: so is its table, or a partition of it.
+    """
 
     schema: str
     table: str
@@ -40,6 +46,7 @@ class Column(NamedTuple):
     generated: bool
     required: bool
     hidden: bool = False
+    unlogged: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +110,14 @@ def places_verdict(sent: Sequence[Sent], target: Mapping[TableName, Sequence[Col
                 Side.TARGET,
                 f"published tables are missing: {listed(missing)}",
                 "Run your own migrations on the target first, or leave the tables out of the publication.",
+            )
+        )
+    if unlogged := [item.table for item in sent if any(column.unlogged for column in target.get(item.table, ()))]:
+        found.append(
+            blocked(
+                Side.TARGET,
+                f"tables, or partitions of them, are unlogged: {listed(unlogged)}",
+                "ALTER TABLE … SET LOGGED on the target: a crash of it would empty them.",
             )
         )
     for item in sent:

@@ -108,9 +108,13 @@ async def test_another_shape_of_the_same_tables_is_fine(source: Database, target
             "CREATE TABLE customers (id int PRIMARY KEY, name text GENERATED ALWAYS AS ('x') STORED)",
             r"table public\.customers lacks columns on the target, or generates them: name",
         ),
+        (
+            "CREATE UNLOGGED TABLE customers (id int PRIMARY KEY, name text NOT NULL)",
+            r"table public\.customers, or a partition of it, is unlogged on the target",
+        ),
     ],
 )
-async def test_a_published_column_without_a_place_is_refused(
+async def test_a_published_column_without_a_lasting_place_is_refused(
     source: Database, target: Database, made: str, complaint: str
 ) -> None:
     source.execute("CREATE TABLE customers (id int PRIMARY KEY, name text NOT NULL)")

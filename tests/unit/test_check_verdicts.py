@@ -160,6 +160,7 @@ def column(name: str, *, generated: bool = False, required: bool = False) -> Col
         ([column("id")], "has no column for v"),
         ([column("id"), column("v", generated=True)], "has no column for v"),
         ([column("id"), column("v"), column("extra", required=True)], "not published: extra"),
+        ([column("id")._replace(unlogged=True), column("v")], "are unlogged: public.t"),
     ],
 )
 def test_given_a_table_without_the_place_for_every_column_it_is_blocked(columns: list[Column], words: str) -> None:
