@@ -63,31 +63,3 @@ def test_under_full_the_stream_goes_on_and_asks_only_when_rows_contradict_the_ol
     assert differences(source, target) == []
     done = run_command(worker.settings, "cutover")
     assert done.returncode == 0, done.stderr
-    assert run_command(worker.settings, "cleanup").returncode == 0
-    assert source.value("SELECT relreplident::text FROM pg_class WHERE relname = 'notes'") == "d"
-
-
-def test_under_refuse_the_app_goes_on_and_the_cutover_says_why_not(
-    source: Database, target: Database, make_worker: WorkerMaker
-) -> None:
-    """Given REPLICATOR_KEYLESS=refuse, when a key is dropped, then its table waits; with a key it is copied anew."""
-    source.execute(SCHEMA)
-    worker = make_worker(settings_for(source, target, **INTERVALS))
-    start(worker, target)
-
-    source.execute("ALTER TABLE notes DROP CONSTRAINT notes_key")
-    wait_until_the_app_may(source, "UPDATE notes SET body = 'unseen' WHERE id = 2")
-    refused = run_command(worker.settings, "cutover")
-    assert refused.returncode == 1
-    assert "public.notes" in refused.stderr
-    assert (
-        "table public.notes is not replicated: it has no primary key"
-        in run_command(worker.settings, "status", "--json").stdout
-    )
-
-    source.execute("ALTER TABLE notes ADD CONSTRAINT notes_key PRIMARY KEY (id); DELETE FROM notes WHERE id = 9")
-    wait_until(lambda: target.fetch("SELECT state FROM replicator.tables") == [("ready",)], what="the table again")
-    wait_caught_up(source, target, worker)
-    assert differences(source, target) == []
-    done = run_command(worker.settings, "cutover")
-    assert done.returncode == 0, done.stderr
