@@ -1,11 +1,14 @@
 """Unique and exclusion constraints besides the key: inside a batch their values may change hands in any order."""
 
+from collections.abc import Iterator
+
 import pytest
 
 from replicator.errors import ApplyError, DivergenceError
-from replicator.model import UNCHANGED, Relation
+from replicator.model import UNCHANGED, Relation, ReplicaIdentity
 from tests.fixtures.applying import Applier
 from tests.fixtures.changes import delete, insert, update
+from tests.fixtures.databases import Database
 
 LONG = "long value " * 1000
 
@@ -166,3 +169,43 @@ async def test_law_4_a_deferred_constraint_that_objects_at_the_commit_is_named(a
     assert "secret" not in f"{caught.value!r} {caught.value.hint}"
     await applier.close()
     assert applier.rows("SELECT * FROM t") == [(1, "secret")]
+
+
+# --- session_replication_role = replica: deferrable constraints are triggers, and do not fire ------------------------
+
+
+@pytest.fixture
+def replica_role(applied_database: Database) -> Iterator[None]:
+    """Let the target's role set session_replication_role, as some hosts do."""
+    applied_database.execute("GRANT SET ON PARAMETER session_replication_role TO app", superuser=True)
+    yield
+    applied_database.execute("REVOKE SET ON PARAMETER session_replication_role FROM app", superuser=True)
+
+
+@pytest.mark.usefixtures("replica_role")
+async def test_where_deferrable_values_are_not_checked_nothing_of_the_source_is_lost(applier: Applier) -> None:
+    """Given a row that something else wrote, when the source takes its value, then the source's rows are all there.
+
+    The other row stays, too, and comparing finds it: the server tells nobody in this role.
+    """
+    applier.execute("CREATE TABLE t (id int PRIMARY KEY, u int UNIQUE DEFERRABLE INITIALLY DEFERRED)")
+    applier.execute("INSERT INTO t VALUES (1, 1), (2, 2), (9, 7)")
+    t = await applier.relation("t")
+
+    await swap(applier, t)
+    await applier.apply(insert(t, "3", "7"), update(t, "2", "8"))
+    await applier.apply(update(t, "3", "6"), delete(t, key=["1", None]))
+
+    assert applier.rows("SELECT * FROM t ORDER BY id") == [(2, 8), (3, 6), (9, 7)]
+
+
+@pytest.mark.usefixtures("replica_role")
+async def test_where_a_deferrable_key_is_not_checked_exactly_the_sources_rows_change(applier: Applier) -> None:
+    """Given a deferrable primary key, which is no identity, then rows are found by their whole image."""
+    applier.execute("CREATE TABLE t (id int PRIMARY KEY DEFERRABLE, v text); INSERT INTO t VALUES (1, 'a'), (2, 'b')")
+    t = await applier.relation("t", identity=ReplicaIdentity.FULL)
+
+    await applier.apply(update(t, "2", "a", old=["1", "a"]), update(t, "1", "b", old=["2", "b"]), insert(t, "3", "c"))
+    await applier.apply(update(t, "3", "a", old=["2", "a"]), delete(t, old=["3", "c"]))
+
+    assert applier.rows("SELECT * FROM t ORDER BY id") == [(1, "b"), (3, "a")]
