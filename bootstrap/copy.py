@@ -46,10 +46,11 @@ SELECT c.oid
  WHERE pg_catalog.to_regclass(t.name)::oid = c.oid AND pg_catalog.pg_relation_filenode(c.oid) = c.relfilenode
    AND NOT EXISTS (SELECT FROM pg_catalog.pg_attribute a
                     WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-                      AND pg_catalog.has_column_privilege(c.oid, a.attnum, 'SELECT') IS NULL)
+                      AND (pg_catalog.pg_identify_object_as_address(c.tableoid, c.oid, a.attnum)).object_names[3]
+                          IS DISTINCT FROM a.attname)
 """
-"""The tables whose file is the one that the snapshot sees, and whose columns are all there still: catalogs are read by
-the snapshot, the functions do not (has_column_privilege gives NULL for a column that was dropped)."""
+"""The tables whose file is the one that the snapshot sees, and whose columns all have their names still: catalogs are
+read by the snapshot, by the functions they are not (which give NULL for the name of what was dropped)."""
 
 _HOLD_EPOCH: Final = "SELECT FROM replicator.lease WHERE epoch = $1 FOR SHARE"
 _SET_STATE: Final = """

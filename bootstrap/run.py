@@ -19,6 +19,7 @@ from bootstrap.fingerprint import Fingerprint, read_app, read_ours
 from bootstrap.jobs import plan_jobs, split_tables
 from bootstrap.keys import ANALYZE_STEP, CopiedTables, KeyMaker, analyze_roots, by_table, make_rest
 from bootstrap.leaving import forget_left, left_tables, note_left
+from bootstrap.names import follow_names
 from bootstrap.parallel import run_all
 from bootstrap.passing import pass_over
 from bootstrap.places import (
@@ -168,6 +169,15 @@ class Bootstrap:
     async def _is_unfinished(self) -> bool:
         """Whether a table needs a round, once those that are copied already are ready."""
         published = await self._published(self._source)
+        if self._settings.schema_mode is SchemaMode.COPY:
+            await follow_names(
+                self._settings,
+                self._source,
+                self._target,
+                self._epoch,
+                published=published,
+                publications=self._migration.publications,
+            )
         records = await self._known(published)
         await self._forget_vanished(published, records)
         self._show({name: record.state for name, record in records.items()})

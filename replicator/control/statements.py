@@ -103,6 +103,11 @@ def _key_statement(row: DictRow) -> KeyStatement:
     return KeyStatement(table=None if schema is None else TableName(schema, name), **row)
 
 
+async def forget_keys(connection: Connection) -> None:
+    """Forget the statements that were not run."""
+    await run(connection, KEYS.delete().where(KEYS.c.done_at.is_(None)))
+
+
 async def mark_keys(connection: Connection, positions: Sequence[int]) -> None:
     """Record statements as run, in the transaction that ran them."""
     await run(connection, KEYS.update().where(KEYS.c.position.in_(positions)).values(done_at=NOW))

@@ -20,6 +20,11 @@ CREATE TABLE parts_2_0 PARTITION OF parts_2 FOR VALUES WITH (MODULUS 2, REMAINDE
 CREATE TABLE parts_2_1 PARTITION OF parts_2 FOR VALUES WITH (MODULUS 2, REMAINDER 1);
 CREATE TABLE wide_parts (id int PRIMARY KEY) PARTITION BY RANGE (id);
 CREATE TABLE wide_parts_1 PARTITION OF wide_parts FOR VALUES FROM (0) TO (100);
+CREATE TABLE old_column (id int, v text NOT NULL UNIQUE, PRIMARY KEY (id)); CREATE INDEX by_v ON old_column (v, id);
+CREATE TABLE old_table (id int PRIMARY KEY, v text);
+CREATE TABLE old_parts (id int PRIMARY KEY, v text) PARTITION BY RANGE (id); CREATE INDEX ON old_parts (v);
+CREATE TABLE old_parts_1 PARTITION OF old_parts FOR VALUES FROM (0) TO (3);
+CREATE TABLE old_parts_2 PARTITION OF old_parts FOR VALUES FROM (3) TO (100);
 CREATE TABLE narrowed (id int PRIMARY KEY, v text NOT NULL);
 CREATE TABLE narrow_parts (id int PRIMARY KEY, v text NOT NULL) PARTITION BY RANGE (id);
 CREATE TABLE narrow_parts_1 PARTITION OF narrow_parts FOR VALUES FROM (0) TO (100);
@@ -27,7 +32,12 @@ INSERT INTO left_alone SELECT n, n FROM generate_series(1, 5) n;
 INSERT INTO widened TABLE left_alone; INSERT INTO of_new_type TABLE left_alone;
 INSERT INTO parts SELECT n, n / 8.0 FROM generate_series(1, 5) n;
 INSERT INTO wide_parts SELECT n FROM generate_series(1, 5) n;
+INSERT INTO old_column TABLE left_alone; INSERT INTO old_table TABLE left_alone; INSERT INTO old_parts TABLE left_alone;
 INSERT INTO narrowed TABLE left_alone; INSERT INTO narrow_parts TABLE left_alone;
+"""
+INDEXES = """
+SELECT pg_get_indexdef(indexrelid), indisvalid FROM pg_index
+ WHERE indrelid IN (SELECT oid FROM pg_class WHERE relnamespace = 'public'::regnamespace) ORDER BY 1
 """
 DEPLOY = """
 SET lock_timeout = '10s';
@@ -36,6 +46,8 @@ CREATE TYPE mood AS ENUM ('sad', 'glad');
 ALTER TABLE of_new_type ADD COLUMN mood mood DEFAULT (ARRAY['sad', 'glad'])[1 + floor(random() * 2)::int]::mood;
 ALTER TABLE parts ALTER v TYPE numeric(12,6) USING v / 3;
 ALTER TABLE wide_parts ADD COLUMN at timestamptz DEFAULT clock_timestamp();
+ALTER TABLE old_column RENAME v TO w; ALTER TABLE old_table RENAME TO new_table;
+ALTER TABLE old_parts RENAME v TO w;
 ALTER TABLE narrowed DROP COLUMN v; ALTER TABLE narrow_parts DROP COLUMN v;
 """
 
@@ -44,23 +56,24 @@ ALTER TABLE narrowed DROP COLUMN v; ALTER TABLE narrow_parts DROP COLUMN v;
 async def test_tables_that_a_deploy_changes_before_they_are_copied_come_again(
     source: Database, target: Database, via_root: bool
 ) -> None:
-    """Given columns with volatile defaults, with another type, or dropped, after the snapshot, then rows arrive."""
+    """Given columns with volatile defaults, of other types, names or none after the snapshot, then rows arrive."""
     source.execute(TABLES)
-    publications = ""
+    publications, deploy = "", DEPLOY + "ALTER TABLE old_parts_2 RENAME TO new_parts_2"
     if via_root:
         source.execute("CREATE PUBLICATION mine FOR ALL TABLES WITH (publish_via_partition_root)", superuser=True)
-        publications = "mine"
+        publications, deploy = "mine", DEPLOY
     settings = settings_for(source, target, publications=publications)
     with gates_on(target) as gates:
         gates.hold(STEP)
         working = asyncio.create_task(run_bootstrap(settings))
         await asyncio.to_thread(gates.wait_reached, STEP)
-        source.execute(DEPLOY)
+        source.execute(deploy)
         gates.release()
         await working
         gates.remove()
 
     await assert_equal(settings)
+    assert target.fetch(INDEXES) == source.fetch(INDEXES)
     assert target.value("SELECT count(DISTINCT uuid) FROM widened") == 5
     assert target.value("SELECT format_type(atttypid, atttypmod) FROM pg_attribute"
                         " WHERE attrelid = 'parts_2_1'::regclass AND attname = 'v'") == "numeric(12,6)"  # fmt: skip
