@@ -1,4 +1,4 @@
-"""Keys that only the target has: the app dropped them on the source, whose rows may contradict them since then.
+"""Keys that only the target has: the app dropped or replaced them on the source, whose rows may contradict them now.
 
 They are kept as long as possible, because rows are found by them.
 Source: PostgreSQL documentation, "System Catalogs" (pg_index, pg_constraint).
@@ -23,6 +23,13 @@ SELECT n.nspname AS schema, c.relname AS relation, i.relname AS name, k.oid IS N
  WHERE (x.indisunique OR x.indisexclusion) AND NOT i.relispartition
    AND NOT starts_with(n.nspname, 'pg_') AND n.nspname <> %s
  ORDER BY n.nspname, c.relname, i.relname
+"""
+_DEFINITIONS: Final[LiteralString] = """
+SELECT n.nspname, c.relname, k.conname, pg_catalog.pg_get_constraintdef(k.oid)
+  FROM pg_catalog.pg_constraint k
+  JOIN pg_catalog.pg_class c ON c.oid = k.conrelid AND c.relkind = 'r' AND NOT c.relispartition
+  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+ WHERE k.contype IN ('p', 'u') AND NOT starts_with(n.nspname, 'pg_')
 """
 _TABLES: Final[LiteralString] = """
 SELECT n.nspname, c.relname
@@ -49,13 +56,29 @@ class _Key(NamedTuple):
 
 async def lost_keys(source: Connection, target: Connection) -> dict[TableName, list[str]]:
     """By table of both sides, the statements that drop from the target the unique keys that the source has no more."""
-    ours = {(key.table, key.name) for key in await _read(source)}
+    ours = {(key.table, key.name) for key in await _read(source)} - (await replaced_keys(source, target)).keys()
     tables = {TableName(*row) for row in await (await source.execute(_TABLES)).fetchall()}
     found: dict[TableName, list[str]] = {}
     for key in await _read(target):
         if key.table in tables and (key.table, key.name) not in ours:
             found.setdefault(key.table, []).append(key.drop())
     return found
+
+
+async def replaced_keys(source: Connection, target: Connection) -> dict[tuple[TableName, str], str]:
+    """The primary and unique keys that have other columns on the target, by table and name; each with what drops it."""
+    ours, theirs = await _definitions(source), await _definitions(target)
+    drop = sql.SQL("ALTER TABLE {} DROP CONSTRAINT IF EXISTS {};\n")
+    return {
+        (table, name): drop.format(qualified(table), sql.Identifier(name)).as_string()
+        for (table, name), definition in ours.items()
+        if theirs.get((table, name), definition) != definition
+    }
+
+
+async def _definitions(connection: Connection) -> dict[tuple[TableName, str], str]:
+    rows = await (await connection.execute(_DEFINITIONS)).fetchall()
+    return {(TableName(schema, table), name): definition for schema, table, name, definition in rows}
 
 
 async def _read(connection: Connection) -> list[_Key]:

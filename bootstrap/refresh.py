@@ -5,6 +5,7 @@ those of the first dump, and what would fire on applied rows replaces what waits
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Final, LiteralString
 from uuid import UUID
 
@@ -12,6 +13,7 @@ import structlog
 
 from bootstrap.attributes import different_attributes
 from bootstrap.entries import Entry, Plan, header_name
+from bootstrap.lost_keys import replaced_keys
 from bootstrap.making import make_entries, make_schema
 from bootstrap.schema import OWNED_KINDS, app_schemas, dump_app, key_statements, owners_of
 from bootstrap.sequences import rename_sequences
@@ -124,11 +126,15 @@ async def _make(target: Connection, epoch: UUID, entries: Sequence[Entry], schem
 
 async def note_rest(source: Connection, target: Connection, epoch: UUID, plan: Plan) -> None:
     """Record what the target lacks to be made next, and what the cutover has to make as the source has it now."""
-    there = await _there(target)
+    replaced = {
+        ("CONSTRAINT", table.schema, f"{table.name} {name}"): drop
+        for (table, name), drop in (await replaced_keys(source, target)).items()
+    }
+    there = await _there(target) - replaced.keys()
     there |= {(item.kind, item.schema, item.name) for item in await control.read_keys(target)}
     owners, tables = await owners_of(source), await _tables(target)
     lacking = [
-        entry
+        replace(entry, sql=replaced.get((entry.kind, entry.schema, entry.name), "") + entry.sql)
         for entry in (*plan.before_data, *plan.after_data)
         if entry.kind in _LATER
         and (entry.kind, entry.schema, entry.name) not in there

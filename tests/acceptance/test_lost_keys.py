@@ -63,3 +63,23 @@ def test_under_full_the_stream_goes_on_and_asks_only_when_rows_contradict_the_ol
     assert differences(source, target) == []
     done = run_command(worker.settings, "cutover")
     assert done.returncode == 0, done.stderr
+
+
+def test_a_primary_key_over_other_columns_takes_the_place_of_the_old_one(
+    source: Database, target: Database, make_worker: WorkerMaker
+) -> None:
+    """Given a key that keeps its name, when it gets other columns, then the target's follows, and all rows arrive."""
+    source.execute(SCHEMA + "; ALTER TABLE notes ADD code text NOT NULL DEFAULT gen_random_uuid()")
+    worker = make_worker(settings_for(source, target, **INTERVALS))
+    start(worker, target)
+
+    source.execute("UPDATE notes SET body = 'before' WHERE id = 1")
+    source.execute("ALTER TABLE notes DROP CONSTRAINT notes_key, ADD CONSTRAINT notes_key PRIMARY KEY (code)")
+    source.execute("UPDATE notes SET body = 'after' WHERE id = 2; DELETE FROM notes WHERE id = 3")
+
+    key = "SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conname = 'notes_key'"
+    wait_until(lambda: target.value(key) == "PRIMARY KEY (code)", what="the new key")
+    source.execute("INSERT INTO notes VALUES (4, 'the same number', 'new'); UPDATE notes SET id = 5 WHERE code = 'new'")
+    wait_caught_up(source, target, worker)
+    assert differences(source, target) == []
+    assert "waiting until" not in worker.log
