@@ -103,6 +103,7 @@ async def test_many_small_tables_share_connections_and_transactions(source: Data
             await read_fingerprint(connection, [])
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.skipif("REPLICATOR_TEST_TABLES" not in os.environ, reason="only at full size, by hand")
 def test_a_backlog_that_touches_many_tables_fits_into_the_targets_lock_table(
     source: Database, target: Database, make_worker: WorkerMaker
@@ -115,13 +116,13 @@ def test_a_backlog_that_touches_many_tables_fits_into_the_targets_lock_table(
         ).fetchall()
     worker = make_worker(settings_for(source, target, confirm_delay=0))
     worker.start()
-    wait_for_phase(target, Phase.STREAMING, worker)
+    wait_for_phase(target, Phase.STREAMING, worker, timeout=300)
     worker.kill()
     source.execute(CHANGE)
 
     worker.start()
     with timed(f"caught up with a change of each ({locks} locks at most)"):
-        wait_caught_up(source, target, worker, timeout=250)
+        wait_caught_up(source, target, worker, timeout=500)
 
     stages = "SELECT count(*) FROM pg_class WHERE relname LIKE 'replicator_stage%' AND relkind = 'r'"
     assert target.value(stages) <= 300
