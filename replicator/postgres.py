@@ -201,6 +201,10 @@ def describe(error: psycopg.Error) -> str:
     return f"{condition} ({', '.join([state, *named])})"
 
 
+_GONE: Final = ("cache lookup failed for ", "could not open relation with OID ", "could not find tuple for ")
+"""How the server's own messages begin, in English, when a catalog function meets an object that was just dropped."""
+
+
 def has_no_place(error: psycopg.Error) -> bool:
     """Whether a text could not be converted, or was no text of the encoding that it should be of."""
     return error.sqlstate in _NO_PLACE_STATES
@@ -221,9 +225,14 @@ def translate(
             return ConnectionRefusedForGoodError(message, side=side)
         if state == "53300":
             return TooManyConnectionsError(message, side=side)
-        if state.startswith(_RETRYABLE_STATES):
+        if state.startswith(_RETRYABLE_STATES) or _is_about_what_has_gone(error):
             return TransientError(message, side=side)
     return (otherwise or ReplicatorError)(message, side=side)
+
+
+def _is_about_what_has_gone(error: psycopg.Error) -> bool:
+    """Whether an object was dropped between a query's snapshot and a function of it: the next look does not see it."""
+    return error.sqlstate == "XX000" and (error.diag.message_primary or "").startswith(_GONE)
 
 
 @contextlib.contextmanager

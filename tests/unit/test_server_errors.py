@@ -51,6 +51,13 @@ def test_law_4_what_is_not_known_to_pass_is_not_tried_again(state: str) -> None:
     assert not is_retryable(translate(server_error(state), Side.TARGET, "applying"))
 
 
+@pytest.mark.parametrize(
+    "message", ["cache lookup failed for relation 16385", "could not open relation with OID 16385"]
+)
+def test_a_table_that_is_dropped_under_a_look_at_the_catalog_is_looked_for_again(message: str) -> None:
+    assert is_retryable(translate(server_error("XX000", message), Side.SOURCE, "looking", otherwise=ApplyError))
+
+
 # --- laws 4 and 9: no values ------------------------------------------------------------------------------------------
 
 
