@@ -86,7 +86,9 @@ _TOKEN: Final = re.compile(
 )
 """A comment, or a literal or quoted name, which may hold what looks like one (documentation: Lexical Structure)."""
 
-_HEADER: Final = re.compile(r" Name: (?P<name>.*); Type: (?P<kind>[A-Z ]+); Schema: (?P<schema>.*); Owner: .*")
+_HEADER: Final = re.compile(r" Name: .*; Type: [A-Z ]+; Schema: .*; Owner: -")
+"""What looks like a header. Names in it are not quoted, so one may hold what looks like another one's end."""
+
 _END: Final = " PostgreSQL database dump complete"
 
 
@@ -95,16 +97,22 @@ def header_name(name: str) -> str:
     return name.replace("\n", " ").replace("\r", " ")
 
 
-def parse_dump(dump: str) -> list[Entry]:
-    """Cut a dump into its entries; what stands before the first one are settings, which are the session's affair."""
+def parse_dump(dump: str, schemas: Iterable[str]) -> list[Entry]:
+    """Cut a dump of these schemas into its entries; what stands before the first one are the session's settings.
+
+    Raises SourceError if the dump is cut off, or holds an entry of another schema.
+    """
+    names = sorted(map(header_name, schemas), key=len, reverse=True)
+    known = "|".join(map(re.escape, ["-", *names]))
+    header = re.compile(rf" Name: (?P<name>.*); Type: (?P<kind>[A-Z ]+); Schema: (?P<schema>{known}); Owner: -")
     return [
         Entry(mark["kind"], "" if mark["schema"] == "-" else mark["schema"], mark["name"], _body(dump, start, end))
-        for (mark, start, _), (_, _, end) in pairwise(_marks(dump))
+        for (mark, start, _), (_, _, end) in pairwise(_marks(dump, header))
         if mark is not None
     ]
 
 
-def _marks(dump: str) -> Iterator[tuple[re.Match[str] | None, int, int]]:
+def _marks(dump: str, header: re.Pattern[str]) -> Iterator[tuple[re.Match[str] | None, int, int]]:
     """Each header with where it ends and where it begins; at last, None for the end of the dump."""
     for token in _TOKEN.finditer(dump):
         comment = token["comment"]
@@ -113,8 +121,11 @@ def _marks(dump: str) -> Iterator[tuple[re.Match[str] | None, int, int]]:
         if comment == _END:
             yield None, token.end(), token.start()
             return
-        if header := _HEADER.fullmatch(comment):
-            yield header, token.end(), token.start()
+        if _HEADER.fullmatch(comment):
+            mark = header.fullmatch(comment)
+            if mark is None:
+                raise SourceError(f"pg_dump's output holds an entry of a schema that was not asked for:{comment}")
+            yield mark, token.end(), token.start()
     raise SourceError("pg_dump's output is not complete", hint="Look at the source's log, then try again.")
 
 

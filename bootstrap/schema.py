@@ -109,7 +109,7 @@ async def copy_tables_schema(
 ) -> None:
     """Make tables that are new on the source, with their keys and what is deferred. Raises as `copy_schema` does."""
     dump = await dump_tables(settings, source.info.server_version, snapshot, tables)
-    plan = _attach_last(plan_entries(parse_dump(dump)))
+    plan = _attach_last(plan_entries(parse_dump(dump, {table.schema for table in tables})))
     owners = await owners_of(source)
     async with target.transaction():
         await control.hold_epoch(target, epoch)
@@ -142,7 +142,7 @@ async def dump_app(settings: Settings, source: Connection, snapshot: str | None)
         return Plan((), (), ())
     log.info("dumping the schema", schemas=schemas)
     dump = await dump_schemas(settings, source.info.server_version, snapshot, schemas)
-    return plan_entries(parse_dump(dump))
+    return plan_entries(parse_dump(dump, schemas))
 
 
 # --- before the data --------------------------------------------------------------------------------------------------

@@ -46,7 +46,7 @@ def entry(kind: str, name: str = "x", sql: str | None = None) -> Entry:
 def test_the_entries_come_back_as_they_were_written() -> None:
     """Given a dump, when it is cut, then kind, schema, name and statements are each entry's own, and no preamble."""
     written = [Entry("SCHEMA", "", "app", "CREATE SCHEMA app;"), entry("TABLE", "t"), entry("INDEX", "i")]
-    assert parse_dump(dump(*written)) == written
+    assert parse_dump(dump(*written), ["app"]) == written
 
 
 @pytest.mark.parametrize(
@@ -63,18 +63,31 @@ def test_the_entries_come_back_as_they_were_written() -> None:
 def test_text_inside_literals_is_no_header(statement: str) -> None:
     """Given a body, comment or name that holds a header's text, when the dump is cut, then it stays one entry."""
     written = [entry("FUNCTION", sql=statement), entry("TABLE", "t")]
-    assert parse_dump(dump(*written)) == written
+    assert parse_dump(dump(*written), ["app"]) == written
 
 
 def test_names_with_semicolons_are_read_whole() -> None:
     written = [Entry("TABLE", "Odd; Type: TABLE", "a; b", "CREATE TABLE x ();")]
-    assert parse_dump(dump(*written)) == written
+    assert parse_dump(dump(*written), ["Odd; Type: TABLE"]) == written
+
+
+def test_names_that_look_like_the_end_of_a_header_are_read_whole() -> None:
+    """Given names that say they are a table's, when the dump is cut, then a trigger does not become a table."""
+    name = "; Type: TABLE; Schema: public; Owner: -"
+    written = [Entry(kind, schema, name, "SELECT 1;") for kind in ("TABLE", "TRIGGER") for schema in (name, "public")]
+    assert parse_dump(dump(*written), ["public", name]) == written
+
+
+def test_an_entry_of_another_schema_is_not_taken_for_a_part_of_the_one_before() -> None:
+    """Law 4."""
+    with pytest.raises(SourceError, match="not asked for"):
+        parse_dump(dump(entry("TABLE")), ["other"])
 
 
 def test_a_dump_that_ends_early_is_refused() -> None:
     """Given a dump without pg_dump's last line, when it is cut, then nothing is taken for complete (law 4)."""
     with pytest.raises(SourceError, match="not complete"):
-        parse_dump(dump(entry("TABLE")).removesuffix(EPILOGUE))
+        parse_dump(dump(entry("TABLE")).removesuffix(EPILOGUE), ["app"])
 
 
 def test_what_would_fire_on_applied_rows_waits_for_the_cutover() -> None:
