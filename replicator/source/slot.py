@@ -36,6 +36,7 @@ NOT_IN_STATE: Final = "55000"
 DUPLICATE: Final = "42710"
 UNDEFINED: Final = "42704"
 FORBIDDEN: Final = "42501"
+INTERNAL: Final = "XX000"
 
 _WAL_LEVEL = re.compile(r"wal_level")
 _LOST = re.compile(
@@ -152,6 +153,8 @@ def slot_error(error: psycopg.Error, doing: str) -> ReplicatorError:
         place = _CHANGE.search(error.diag.context or "")
         failure = SourceError(message, hint=_NO_PLACE_REMEDY)
         return failure.located(f"in the change at {place[1]}") if place else failure
+    if state == INTERNAL:
+        message = f"{doing}: {text} ({state})"  # of the server's own files and catalogs, not of rows
     hint = _source_remedy(state, text)
     return SourceError(message, hint=hint) if hint else translate(error, Side.SOURCE, doing, otherwise=SourceError)
 
@@ -189,6 +192,10 @@ _PUBLICATION_REMEDY: Final = (
 _SOURCE_REMEDIES: Final = {
     NO_FREE_SLOT: NO_FREE_SLOT_REMEDY,
     DUPLICATE: "Another migration uses this slot's name; run `replicator cleanup` for it first.",
+    INTERNAL: (
+        "The source cannot decode its own WAL at this place, for no slot: look at its log, update it to the newest "
+        "minor version; if that does not help, run `replicator cleanup`, empty the target, and start again."
+    ),
     FORBIDDEN: "Give the role of SOURCE_DATABASE_URL the REPLICATION attribute.",
 }
 
