@@ -1,7 +1,7 @@
 """What is spooled is read back as it was sent: every kind of change, odd names, and bytes of any value."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from replicator.errors import ProtocolError
@@ -65,6 +65,7 @@ def transactions(draw: st.DrawFn) -> list[Transaction]:
     return draw(st.lists(whole))
 
 
+@settings(max_examples=30)
 @given(st.lists(transactions(), max_size=3))
 def test_chunks_are_read_back_as_they_were_written(chunks: list[list[Transaction]]) -> None:
     reader = Reader()
