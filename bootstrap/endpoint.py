@@ -65,6 +65,7 @@ def tls(parts: Mapping[str, str], side: Side) -> ssl.SSLContext | str | bool:
 
 def _context(mode: str, parts: Mapping[str, str]) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2  # as libpq; some distributions' Python would take less
     root = parts.get("sslrootcert")
     # with a root certificate, libpq's "require" verifies the chain as "verify-ca" does
     verify = mode != "require" or root is not None
