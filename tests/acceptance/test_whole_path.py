@@ -2,14 +2,12 @@
 
 import asyncio
 import json
-import subprocess
 
 import pytest
 
-from bootstrap.pgdump import find_pg_dump
-from replicator.config import Settings
 from replicator.demo.writers import write_once
 from tests.fixtures.databases import Database
+from tests.fixtures.dumps import dumped_schema
 from tests.fixtures.migration import Migration, MigrationMaker
 from tests.fixtures.traces import traces
 from tests.fixtures.worker import run_command
@@ -19,18 +17,6 @@ from tests.fixtures.worker import run_command
 def migration(request: pytest.FixtureRequest, target: Database, make_migration: MigrationMaker) -> Migration:
     """From PostgreSQL 17 and from 15."""
     return make_migration(request.getfixturevalue(request.param), target)
-
-
-def schema(database: Database, settings: Settings) -> list[str]:
-    """What pg_dump makes of a database, owners and grants aside, without what depends on the server's version."""
-    program = find_pg_dump(settings, 180_000)
-    dump = subprocess.run(
-        [program, "--schema-only", "--no-owner", "--no-privileges", database.superuser_dsn],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
-    return [line for line in dump.splitlines() if not line.startswith(("--", "SET ", "\\", "SELECT pg_catalog"))]
 
 
 def test_a_live_database_moves_and_both_servers_are_left_clean(migration: Migration) -> None:
@@ -52,7 +38,7 @@ def test_a_live_database_moves_and_both_servers_are_left_clean(migration: Migrat
 
     assert run_command(settings, "cleanup").returncode == 0
     assert traces(source) == before
-    assert schema(target, settings) == schema(source, settings)
+    assert dumped_schema(target, settings) == dumped_schema(source, settings)
     asyncio.run(write_once(target.dsn))
     asyncio.run(write_once(source.dsn))
 
