@@ -1,5 +1,6 @@
 """Settings, from the environment only: what a container has. Secrets are masked wherever they might be printed."""
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 import psycopg
@@ -102,12 +103,14 @@ class Settings(BaseSettings):
     @classmethod
     def _readable(cls, value: SecretStr) -> SecretStr:
         """Not to be found out by a worker that waits for the other server. An empty one would mean libpq's defaults."""
+        text = value.get_secret_value().strip()
         try:
-            if conninfo_to_dict(value.get_secret_value().strip()):
-                return value
+            parts = conninfo_to_dict(text)
         except psycopg.ProgrammingError:
             # libpq quotes the string that it cannot read, password and all
-            pass
+            parts = {}
+        if parts and not ("://" in text and _splits_the_password(parts)):
+            return value
         raise ValueError(
             "not a PostgreSQL connection string; write it as postgresql://user:password@host:5432/database, "
             "special characters percent-encoded"
@@ -141,6 +144,12 @@ class Settings(BaseSettings):
     def target(self) -> str:
         """The target's connection string, secret included."""
         return self.target_database_url.get_secret_value()
+
+
+def _splits_the_password(parts: Mapping[str, object]) -> bool:
+    """Whether the host seems to begin or end within the password, at its @ or /: messages would show a part of it."""
+    host, port, database = (str(parts.get(name, "")) for name in ("host", "port", "dbname"))
+    return "@" in host + database or not set(port) <= set("0123456789,")
 
 
 def load_settings() -> Settings:

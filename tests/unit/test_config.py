@@ -99,6 +99,37 @@ def test_law_9_a_wrong_setting_is_named_and_its_value_is_not(
     assert error.__cause__ is None
 
 
+@pytest.mark.parametrize(
+    "password", ["top/secret", "12/secret", "top@secret", "top@@secret", "a@b/secret", "top secret"]
+)
+def test_law_9_a_password_that_is_not_encoded_is_refused_before_a_part_of_it_passes_for_host_or_database(
+    environment: pytest.MonkeyPatch, password: str
+) -> None:
+    """Messages show host, port and database, and libpq takes what follows the password's / or @ for these."""
+    environment.setenv("SOURCE_DATABASE_URL", f"postgresql://u:{password}@host:5432/db")
+
+    error = refusal()
+
+    assert error.message.startswith("SOURCE_DATABASE_URL: not a PostgreSQL connection string")
+    assert "percent-encoded" in error.message
+    assert "secret" not in f"{error!r} {error} {error.hint}"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://u%40x:p%40%2F%3A%20@host:5432/db?options=-csearch_path%3Da@b",
+        "postgresql://u:p?#:[x@h1:1,h2:2/db",
+        "host=h password='a@b/c d' dbname=a@b",
+        "postgresql:///db?host=/run/postgresql",
+    ],
+)
+def test_an_odd_password_that_is_encoded_is_taken(environment: pytest.MonkeyPatch, url: str) -> None:
+    environment.setenv("SOURCE_DATABASE_URL", url)
+
+    assert load_settings().source == url
+
+
 def test_a_pushgateway_may_be_a_host_and_a_port(environment: pytest.MonkeyPatch) -> None:
     environment.setenv("REPLICATOR_PUSHGATEWAY_URL", "pushgateway:9091")
 
