@@ -312,7 +312,7 @@ def _as_psycopg(error: Exception) -> psycopg.Error:
         lost = isinstance(error, OSError) or "closed" in str(error)
         return (psycopg.OperationalError if lost else psycopg.DatabaseError)(str(error) or "timeout expired")
     if error.sqlstate.startswith("08"):
-        return psycopg.OperationalError(error.message)
+        return psycopg.OperationalError(error.message or str(error))  # the driver's own has no message
     fields = {
         DiagnosticField.SQLSTATE: error.sqlstate,
         DiagnosticField.MESSAGE_PRIMARY: error.message,

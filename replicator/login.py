@@ -17,7 +17,9 @@ from psycopg import AsyncConnection
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import TupleRow
 
-_WITHOUT_TLS: Final = re.compile(r"SSL|no pg_hba\.conf entry", re.IGNORECASE)
+_WITHOUT_TLS: Final = re.compile(r"SSL(?!.*certificate verify failed)|no pg_hba\.conf entry", re.IGNORECASE)
+"""Why to try without TLS under sslmode=prefer. Not where a root certificate is given and another one signs."""
+
 _AUTHENTICATION: Final = re.compile(r"authentication failed|SASL|password", re.IGNORECASE)
 
 
@@ -44,6 +46,8 @@ async def open_connection(dsn: str, **options: Any) -> AsyncConnection[TupleRow]
 def _tls_modes(parts: Mapping[str, str]) -> list[dict[str, str]]:
     if parts.get("sslmode", os.environ.get("PGSSLMODE", "prefer")) != "prefer":
         return [{}]
+    if parts.get("sslnegotiation") == "direct":
+        return [{}]  # which libpq refuses
     return [{"sslmode": "require"}, {"sslmode": "disable"}]
 
 

@@ -148,10 +148,22 @@ def qualified(name: TableName) -> sql.Identifier:
 _REFUSED = re.compile(
     r"password authentication failed|SASL|no password supplied|fe_sendauth|no pg_hba\.conf entry|authentication failed"
     r"|role \".*\" (does not exist|is not permitted)|database \".*\" does not exist|permission denied for database"
-    r"|server does not support SSL|certificate|tenant or user not found|must be superuser or replication role"
+    r"|tenant or user not found|must be superuser or replication role"
     r"|permission denied to start WAL sender",
     re.IGNORECASE,
 )
+_TLS = re.compile(
+    r"does not support SSL|rejected SSL upgrade|certificate|private key|channel binding|SSL error: .*alert",
+    re.IGNORECASE,
+)
+_TLS_REMEDY: Final = (
+    "Correct sslmode, sslrootcert, sslcert, sslkey or the host name in the URL, or the server's certificate, "
+    "then start again."
+)
+_ACCESS_REMEDY: Final = "Let the server admit this address, or correct user name, database or sslmode in the URL."
+_NO_SUCH_OPTION = re.compile(r"connection is bad: (?=invalid|weak|could not match)")
+"""How psycopg tells what libpq objects to in a connection string, before it connects."""
+
 _TOO_MANY = re.compile(r"too many (clients|connections)|remaining connection slots|max_wal_senders", re.IGNORECASE)
 _NO_HOST = re.compile(r"failed to resolve host|could not translate host name|Name or service not known", re.IGNORECASE)
 
@@ -166,8 +178,13 @@ def connect_error(error: psycopg.Error, side: Side, dsn: str) -> ReplicatorError
     """Tell apart why a connection failed; libpq gives no SQLSTATE there, only text."""
     text = " ".join(str(error).split())
     where = f"cannot connect to the {side.value} at {endpoint(dsn)}"
+    if _NO_SUCH_OPTION.search(text):
+        return ConfigurationError(f"the {side.value}'s URL: {_NO_SUCH_OPTION.split(text)[-1]}")
+    if _TLS.search(text):
+        return ConnectionRefusedForGoodError(f"{where}: {_reason(text)}", side=side, hint=_TLS_REMEDY)
     if _REFUSED.search(text):
-        return ConnectionRefusedForGoodError(f"{where}: {_reason(text)}", side=side)
+        hint = _ACCESS_REMEDY if "pg_hba.conf" in text else None
+        return ConnectionRefusedForGoodError(f"{where}: {_reason(text)}", side=side, hint=hint)
     if _TOO_MANY.search(text):
         return TooManyConnectionsError(f"{where}: {_reason(text)}", side=side)
     if _NO_HOST.search(text):
@@ -177,7 +194,11 @@ def connect_error(error: psycopg.Error, side: Side, dsn: str) -> ReplicatorError
 
 def _reason(text: str) -> str:
     """The last "FATAL: …" or "failed: …" of libpq's message, which lists every address that it tried."""
-    return re.split(r"FATAL: +|failed: ", text)[-1].strip()
+    return _OF_PYTHON.sub("", re.split(r"FATAL: +|failed: ", text)[-1]).strip()
+
+
+_OF_PYTHON = re.compile(r" \(_ssl\.c:\d+\)$")
+"""Where in its own source Python's TLS has failed: asyncpg's messages end so."""
 
 
 def describe(error: psycopg.Error) -> str:

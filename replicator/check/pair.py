@@ -5,6 +5,7 @@ from typing import Final, LiteralString, NamedTuple
 
 from psycopg.rows import class_row
 
+from bootstrap.endpoint import connect_arguments
 from bootstrap.pgdump import find_pg_dump
 from replicator.check.context import Pair
 from replicator.check.finding import Finding, blocked, from_error, listed, warning
@@ -192,6 +193,18 @@ def emptiness_verdict(objects: Sequence[str]) -> list[Finding]:
             "Use an empty database; or set REPLICATOR_SCHEMA=existing if your own migrations made these tables.",
         )
     ]
+
+
+async def copy_connections(pair: Pair) -> list[Finding]:
+    """The copy's driver must be able to be as strict as the URLs ask for."""
+    settings = pair.source.settings
+    findings = []
+    for dsn, side in ((settings.source, Side.SOURCE), (settings.target, Side.TARGET)):
+        try:
+            connect_arguments(dsn, side, "check", {})
+        except ConfigurationError as error:
+            findings.append(from_error(error))
+    return findings
 
 
 async def programs(pair: Pair) -> list[Finding]:

@@ -39,6 +39,7 @@ PAIR_CHECKS: Final[Sequence[Callable[[Pair], Awaitable[list[Finding]]]]] = (
     between.foreign_tables,
     between.emptiness,
     between.programs,
+    between.copy_connections,
     places,
 )
 
