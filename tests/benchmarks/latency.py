@@ -1,90 +1,78 @@
 """Latency: from a commit on the source until it is visible on the target, at a steady rate.
 
-Beside native logical replication, one after the other. `python -m tests.benchmarks.latency --rate 1000`
+Beside native logical replication. python -m tests.benchmarks.latency [--rate 100 1000] [--seconds 10] [--json FILE]
 """
 
 import argparse
 import bisect
 import contextlib
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from statistics import quantiles
 from typing import Final
 
 import psycopg
 from psycopg import sql
 
-from tests.benchmarks.backlog import Backlog
-from tests.benchmarks.catchup import MAJOR
-from tests.benchmarks.options import finish, parser, positive, tell
-from tests.benchmarks.peers import Native, Replicator, Stage, Streamer, prepare
-from tests.benchmarks.processes import BenchmarkError
-from tests.benchmarks.report import Comparison, Measure, Series, environment, print_report
-from tests.benchmarks.servers import running, version
+from tests.benchmarks import frame
+from tests.benchmarks.backlog import Backlog, statements
+from tests.benchmarks.options import parser, positive
+from tests.benchmarks.peers import STREAMERS, Native, Streamer
+from tests.benchmarks.processes import BenchmarkError, wait_for
+from tests.benchmarks.report import Comparison, Measure
+from tests.benchmarks.stage import Lab, Stage, prepared
 from tests.fixtures.databases import Database
 
-_CONSUMERS: Final[tuple[Streamer, ...]] = (Native(), Replicator())
-_P50, _P99 = "p50", "p99"
+_P50, _P99, _WORST = "p50", "p99", "worst"
 _POLL: Final = 0.001
 """Seconds between two looks at the target: as much is added to every latency, half of it on average."""
 
+_WARM_UP: Final = 2
+"""Seconds at the beginning of each run that do not count: sessions open, plans are made."""
+
 _BEATS: Final = Backlog(
-    "one-row insert transactions",
     "beats",
-    "CREATE TABLE beats (n bigint PRIMARY KEY, body text NOT NULL)",
-    sql.SQL("INSERT INTO beats VALUES (0, 'first')").format(),
-    sql.SQL("SELECT 1").format(),
-    "INSERT INTO beats VALUES (1, 'second')",
-    "SELECT true FROM beats WHERE n = 1",
+    "one-row insert transactions",
+    statements(sql.SQL("CREATE TABLE beats (n bigint PRIMARY KEY, body text NOT NULL)")),
+    statements(sql.SQL("INSERT INTO beats VALUES (0, 'first')")),
 )
+_NEWEST: Final = "SELECT n FROM beats ORDER BY n DESC LIMIT 1"
+
 _NOTES: Final = (
-    f"looked at every {_POLL * 1000:g} ms on the target; the clock begins when the commit has returned to the app",
-    "both sides PostgreSQL 17, fsync and autovacuum off, on one machine, app and observer included",
+    f"looked at every {_POLL * 1000:g} ms on the target; the clock begins when the commit has returned to the app; "
+    f"the first {_WARM_UP} seconds do not count, nor does catching up with earlier runs",
+    "app and observer run on the same machine and take their share of it",
 )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, and return the exit code."""
-    options = _parser().parse_args(arguments)
-    return finish(lambda: _measure_all(options))
-
-
-def _parser() -> argparse.ArgumentParser:
     made = parser(__doc__)
     made.add_argument("--rate", type=positive, nargs="+", default=[100, 1000], help="transactions a second")
-    made.add_argument("--seconds", type=positive, default=10, help="of each run")
-    return made
+    made.add_argument("--seconds", type=positive, default=10, help="of each run that count")
+    return frame.run(made.parse_args(arguments), _measure_all, _NOTES)
 
 
-def _measure_all(options: argparse.Namespace) -> None:
-    with (
-        tempfile.TemporaryDirectory(prefix="replicator-benchmark-") as logs,
-        running("source", MAJOR) as source,
-        running("target", MAJOR) as target,
-    ):
-        stage = prepare(_BEATS, source, target, options.timeout, Path(logs))
-        comparisons = [_compare(stage, rate, options) for rate in options.rate]
-        facts = environment(source=version(source), target=version(target))
-    print_report(comparisons, facts, _NOTES, as_json=options.json)
+def _measure_all(lab: Lab, options: argparse.Namespace) -> Iterator[Comparison]:
+    with prepared(lab, _BEATS) as stage:
+        for rate in options.rate:
+            yield _compare(stage, rate, options)
 
 
 def _compare(stage: Stage, rate: int, options: argparse.Namespace) -> Comparison:
-    measures: dict[str, list[Measure]] = {consumer.name: [] for consumer in _CONSUMERS}
-    for run in range(options.runs):
-        for consumer in _CONSUMERS[:: -1 if run % 2 else 1]:
-            with consumer.streaming(stage, f"{rate}_{run}") as target:
-                latencies = _latencies(stage.source, target, rate, options.seconds)
-            p50, p99 = (1000 * quantiles(latencies, n=100)[n - 1] for n in (50, 99))
-            measures[consumer.name].append(Measure(p50, {_P99: p99}))
-            tell(f"{rate} a second: run {run + 1}, {consumer.name} p50 {p50:.1f} ms, p99 {p99:.1f} ms")
+    def once(streamer: Streamer, run: int) -> Measure:
+        stage.settle()
+        with streamer.streaming(stage, f"{streamer.name}_{rate}_{run}") as target:
+            found = quantiles(_latencies(stage.source, target, rate, options.seconds), n=1000, method="inclusive")
+        p50, p99, worst = (1000 * found[permille - 1] for permille in (500, 990, 999))
+        return Measure(p50, {_P99: p99, _WORST: worst})
+
     return Comparison(
-        f"{rate} {_BEATS.name} a second",
+        f"{rate:,} {_BEATS.title} a second",
         {"seconds": options.seconds},
-        tuple(Series(name, tuple(found)) for name, found in measures.items()),
+        frame.in_turn(f"{rate} a second", STREAMERS, options.runs, once),
         baselines=(Native.name,),
         compared=_P99,
         unit="ms",
@@ -94,17 +82,24 @@ def _compare(stage: Stage, rate: int, options: argparse.Namespace) -> Comparison
 
 def _latencies(source: Database, target: Database, rate: int, seconds: int) -> list[float]:
     """The seconds that each commit took to be seen. Raises BenchmarkError if the app was not that fast."""
-    first = int(source.value("SELECT max(n) + 1 FROM beats"))
-    count = rate * seconds
+    newest = int(source.value(_NEWEST))
+    # a target begins before all the beats of earlier runs
+    wait_for(lambda: _reached(target, newest), 120, "the beats of earlier runs")
+    first, count = newest + 1, rate * (seconds + _WARM_UP)
     with _observed(target, first + count - 1) as seen:
         committed = _write(source, first, count, rate)
-    if committed[-1] - committed[0] > 1.2 * seconds:
+    if committed[-1] - committed[0] > 1.2 * (seconds + _WARM_UP):
         raise BenchmarkError(f"the app did not reach {rate} transactions a second on this machine")
     numbers = [number for number, _ in seen]
-    return [
+    latencies = [
         max(0.0, seen[bisect.bisect_left(numbers, first + position)][1] - moment)
         for position, moment in enumerate(committed)
     ]
+    return latencies[rate * _WARM_UP :]
+
+
+def _reached(target: Database, number: int) -> bool | None:
+    return target.value("SELECT coalesce(max(n), -1) FROM beats") >= number or None
 
 
 def _write(source: Database, first: int, count: int, rate: int) -> list[float]:
@@ -127,8 +122,10 @@ def _observed(target: Database, last: int) -> Iterator[list[tuple[int, float]]]:
     def watch() -> None:
         newest, deadline = 0, time.monotonic() + 120
         with psycopg.connect(target.dsn, autocommit=True) as connection:
+            # a plan that was made for the empty table would read all of it for ever
+            connection.execute("SET enable_seqscan = off")
             while newest < last and time.monotonic() < deadline:
-                row = connection.execute("SELECT max(n) FROM beats", prepare=True).fetchone()
+                row = connection.execute(_NEWEST, prepare=True).fetchone()
                 now = time.monotonic()
                 if row and row[0] > newest:
                     newest = row[0]

@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
 from replicator.errors import ReplicatorError
@@ -15,9 +16,9 @@ FAILED: Final = 1
 def parser(description: str | None) -> argparse.ArgumentParser:
     """A parser with --runs, --timeout and --json."""
     made = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    made.add_argument("--runs", type=positive, default=3, help="runs of each, in turn")
+    made.add_argument("--runs", type=positive, default=5, help="runs of each, in turn")
     made.add_argument("--timeout", type=positive, default=900, help="seconds that one run may take")
-    made.add_argument("--json", action="store_true", help="print one JSON document on standard output")
+    made.add_argument("--json", type=Path, metavar="FILE", help="write every run there, too")
     return made
 
 

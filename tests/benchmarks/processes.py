@@ -100,12 +100,3 @@ def client_environment(dsn: str) -> dict[str, str]:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
     parts = conninfo_to_dict(dsn)
     return inherited | {variable: str(parts[name]) for name, variable in names.items() if parts.get(name) is not None}
-
-
-def cpu_seconds_of(pid: int) -> float | None:
-    """What a process has used so far; None where the system has no /proc (fields 14 and 15 of proc_pid_stat(5))."""
-    try:
-        after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return (int(after_name[11]) + int(after_name[12])) / os.sysconf("SC_CLK_TCK")

@@ -4,8 +4,8 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any, Final
@@ -16,27 +16,31 @@ from rich.table import Table
 
 from replicator import __version__
 
-_FILE_WIDTH: Final = 160
+CPU: Final = "CPU"
+"""What the processor's seconds are called, of all processes that the benchmark counts."""
+
+_FILE_WIDTH: Final = 200
+_LOAD_BEFORE: Final = os.getloadavg()[0]
+"""Before the benchmark began: what disturbs it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Measure:
     """One run, in seconds unless its comparison has another unit; ``parts`` are named times of the same run.
 
-    ``cpu_seconds`` is None where nobody can tell.
+    ``cpu_seconds`` is None where nobody can tell; ``figures`` are what was measured besides, in their own units.
     """
 
     seconds: float
     parts: Mapping[str, float]
     cpu_seconds: float | None = None
+    figures: Mapping[str, float] = field(default_factory=dict)
 
-    def with_part(self, name: str, seconds: float) -> "Measure":
-        """The same with one part more."""
-        return Measure(self.seconds, {**self.parts, name: seconds}, self.cpu_seconds)
-
-    def time(self, part: str | None) -> float | None:
-        """The whole run's seconds, or those of a part of it that this consumer may not have."""
-        return self.seconds if part is None else self.parts.get(part)
+    def value(self, name: str | None) -> float | None:
+        """The whole run's seconds (None), the processor's (CPU), or a part or figure, which it may not have."""
+        if name is None:
+            return self.seconds
+        return self.cpu_seconds if name == CPU else {**self.parts, **self.figures}.get(name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,26 +50,22 @@ class Series:
     name: str
     measures: tuple[Measure, ...]
 
-    def median(self, part: str | None = None) -> float | None:
-        """The median seconds of the whole or of a part."""
-        return _median([measure.time(part) for measure in self.measures])
+    def median(self, name: str | None = None) -> float | None:
+        """The median of the whole, of CPU, of a part or of a figure."""
+        known = [value for measure in self.measures if (value := measure.value(name)) is not None]
+        return median(known) if known else None
 
     def median_cpu(self) -> float | None:
         """The median processor seconds."""
-        return _median([measure.cpu_seconds for measure in self.measures])
-
-    @property
-    def parts(self) -> list[str]:
-        """The names of its parts."""
-        return list(self.measures[0].parts)
+        return self.median(CPU)
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
     """One job done by several consumers in turn.
 
-    Ratios are to the consumers named in ``baselines``, of the whole and of the part ``compared`` if there is one.
-    ``unit`` is that of all figures but the processor's seconds, ``whole`` what the whole is called.
+    Ratios are to the consumers named in ``baselines``, of the whole, of the part ``compared`` if there is one; the processor's
+    seconds only to the last of them. ``unit`` is that of all times but the processor's, ``whole`` what the whole is called.
     """
 
     title: str
@@ -77,38 +77,39 @@ class Comparison:
     whole: str = "total"
 
     @property
+    def parts(self) -> list[str]:
+        """The names of all parts."""
+        return self._names(lambda measure: measure.parts)
+
+    @property
+    def figures(self) -> list[str]:
+        """The names of all figures."""
+        return self._names(lambda measure: measure.figures)
+
+    @property
     def timed(self) -> list[str | None]:
         """The whole (None) and the part whose ratios are told."""
         return [None] if self.compared is None else [None, self.compared]
 
-    def ratio(self, series: Series, baseline: str, part: str | None) -> float | None:
+    @property
+    def ratios(self) -> list[tuple[str, str | None, str]]:
+        """What is divided: a heading, what of a series, and the baseline."""
+        times = [(name, baseline) for name in self.timed for baseline in self.baselines]
+        costs = [(CPU, self.baselines[-1])] if any(series.median_cpu() is not None for series in self.series) else []
+        return [(f"{name or self.whole} / {baseline}", name, baseline) for name, baseline in [*times, *costs]]
+
+    def of(self, name: str) -> Series | None:
+        """The series of that name."""
+        return next((series for series in self.series if series.name == name), None)
+
+    def ratio(self, series: Series, baseline: str, name: str | None) -> float | None:
         """The quotient of the medians."""
-        base = next((other.median(part) for other in self.series if other.name == baseline), None)
-        own = series.median(part)
+        other = self.of(baseline)
+        base, own = other and other.median(name), series.median(name)
         return own / base if own is not None and base else None
 
-    def to_json(self) -> dict[str, Any]:
-        """Every figure, for a program."""
-        return {
-            "title": self.title,
-            **self.facts,
-            "consumers": {series.name: self._series_json(series) for series in self.series},
-        }
-
-    def _series_json(self, series: Series) -> dict[str, Any]:
-        ratios = {
-            f"{part or self.whole}_to_{baseline}": self.ratio(series, baseline, part)
-            for part in self.timed
-            for baseline in self.baselines
-            if baseline != series.name
-        }
-        return {
-            self.unit: [measure.seconds for measure in series.measures],
-            f"median_{self.unit}": series.median(),
-            "median_parts": {part: series.median(part) for part in series.parts},
-            "median_cpu_seconds": series.median_cpu(),
-            "ratios": ratios,
-        }
+    def _names(self, kind: Callable[[Measure], Mapping[str, float]]) -> list[str]:
+        return list(dict.fromkeys(name for series in self.series for one in series.measures for name in kind(one)))
 
 
 def environment(**versions: str) -> dict[str, Any]:
@@ -116,6 +117,8 @@ def environment(**versions: str) -> dict[str, Any]:
     return {
         "cores": os.cpu_count(),
         "processor": _processor(),
+        "memory GiB": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
+        "load before": round(_LOAD_BEFORE, 2),
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
         "psycopg": psycopg.__version__,
@@ -124,14 +127,79 @@ def environment(**versions: str) -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True, slots=True)
+class Report:
+    """All that one benchmark found."""
+
+    facts: Mapping[str, Any]
+    notes: Sequence[str]
+    comparisons: tuple[Comparison, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Every run, for a program, with medians and ratios for its reader."""
+        return {
+            "environment": dict(self.facts),
+            "notes": list(self.notes),
+            "comparisons": [_comparison_json(comparison) for comparison in self.comparisons],
+        }
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> "Report":
+        """What ``to_json`` wrote. The runs are read; medians and ratios come from them."""
+        comparisons = tuple(_comparison(item) for item in document["comparisons"])
+        return cls(document["environment"], document["notes"], comparisons)
+
+
+def _comparison_json(comparison: Comparison) -> dict[str, Any]:
+    return {
+        **{name: getattr(comparison, name) for name in ("title", "unit", "whole", "compared")},
+        "baselines": list(comparison.baselines),
+        "facts": dict(comparison.facts),
+        "consumers": {series.name: _series_json(comparison, series) for series in comparison.series},
+    }
+
+
+def _series_json(comparison: Comparison, series: Series) -> dict[str, Any]:
+    names = [*comparison.parts, CPU, *comparison.figures]
+    return {
+        f"median {comparison.whole}": _rounded(series.median()),
+        "medians": {name: _rounded(series.median(name)) for name in names},
+        "ratios": {
+            heading: _rounded(comparison.ratio(series, baseline, name))
+            for heading, name, baseline in comparison.ratios
+            if baseline != series.name
+        },
+        "runs": [
+            {
+                "seconds": _rounded(measure.seconds),
+                "parts": {name: _rounded(value) for name, value in measure.parts.items()},
+                "cpu_seconds": _rounded(measure.cpu_seconds),
+                "figures": {name: _rounded(value) for name, value in measure.figures.items()},
+            }
+            for measure in series.measures
+        ],
+    }
+
+
+def _comparison(item: Mapping[str, Any]) -> Comparison:
+    series = tuple(
+        Series(name, tuple(Measure(**run) for run in consumer["runs"])) for name, consumer in item["consumers"].items()
+    )
+    named = {name: item[name] for name in ("title", "facts", "unit", "whole", "compared")}
+    return Comparison(series=series, baselines=tuple(item["baselines"]), **named)
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)
+
+
+# --- printing ---------------------------------------------------------------------------------------------------------
+
+
 def print_report(
-    comparisons: Sequence[Comparison], facts: Mapping[str, Any], notes: Sequence[str], *, as_json: bool
+    comparisons: Sequence[Comparison], facts: Mapping[str, Any], notes: Sequence[str], *, as_json: Path | None
 ) -> None:
-    """Print tables for a person, or one JSON document."""
-    if as_json:
-        document = {"environment": dict(facts), "notes": notes, "comparisons": [item.to_json() for item in comparisons]}
-        print(json.dumps(document, indent=2))
-        return
+    """Print tables for a person, and write a JSON document if there is a file for it."""
     # in a file or a log nothing is wide enough by default
     console = Console(width=None if sys.stdout.isatty() else _FILE_WIDTH)
     console.print(", ".join(f"{name} {value}" for name, value in facts.items()), soft_wrap=True, highlight=False)
@@ -139,41 +207,39 @@ def print_report(
         console.print(_table(comparison))
     for note in notes:
         console.print(f"- {note}", soft_wrap=True, highlight=False)
+    if as_json is not None:
+        as_json.parent.mkdir(parents=True, exist_ok=True)
+        as_json.write_text(json.dumps(Report(facts, notes, tuple(comparisons)).to_json(), indent=1) + "\n")
 
 
 def _table(comparison: Comparison) -> Table:
     facts = ", ".join(f"{name} {value}" for name, value in comparison.facts.items())
-    table = Table(title=f"{comparison.title}: {facts}", title_justify="left")
+    table = Table(title=": ".join(filter(None, [comparison.title, facts])), title_justify="left")
     table.add_column(f"medians of {comparison.unit}", no_wrap=True)
-    parts = list(dict.fromkeys(part for series in comparison.series for part in series.parts))
-    for heading in _headings(comparison, parts):
+    for heading in headings(comparison):
         table.add_column(heading, justify="right")
     for series in comparison.series:
-        table.add_row(series.name, *_cells(comparison, series, parts))
+        table.add_row(series.name, *cells(comparison, series))
     return table
 
 
-def _headings(comparison: Comparison, parts: Sequence[str]) -> list[str]:
-    whole = comparison.whole
-    ratios = [f"{part or whole} / {baseline}" for part in comparison.timed for baseline in comparison.baselines]
-    return ["runs", *parts, whole, *ratios, "CPU"]
+def headings(comparison: Comparison) -> list[str]:
+    """The columns of a table of medians and ratios."""
+    ratios = [heading for heading, *_ in comparison.ratios]
+    return ["runs", *comparison.parts, comparison.whole, *ratios, CPU, *comparison.figures]
 
 
-def _cells(comparison: Comparison, series: Series, parts: Sequence[str]) -> list[str]:
-    times = [series.median(part) for part in [*parts, None]]
-    ratios = [
-        comparison.ratio(series, baseline, part) for part in comparison.timed for baseline in comparison.baselines
-    ]
-    return [str(len(series.measures)), *map(_number, [*times, *ratios, series.median_cpu()])]
+def cells(comparison: Comparison, series: Series) -> list[str]:
+    """A row of that table."""
+    times = [series.median(part) for part in [*comparison.parts, None]]
+    ratios = [comparison.ratio(series, baseline, name) for _, name, baseline in comparison.ratios]
+    figures = [series.median(name) for name in [CPU, *comparison.figures]]
+    return [str(len(series.measures)), *map(number, [*times, *ratios, *figures])]
 
 
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
-
-
-def _median(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return median(known) if known else None
+def number(value: float | None) -> str:
+    """Two places behind the point, fewer from 100 on."""
+    return "-" if value is None else f"{value:.0f}" if value >= 100 else f"{value:.2f}"
 
 
 def _processor() -> str:

@@ -1,0 +1,64 @@
+"""What all benchmarks with two servers share: options, servers, turns, and the report."""
+
+import argparse
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Final, Protocol, TypeVar
+
+from tests.benchmarks.options import finish, tell
+from tests.benchmarks.report import Comparison, Measure, Series, environment, print_report
+from tests.benchmarks.servers import running, version
+from tests.benchmarks.stage import Lab
+
+MAJOR: Final = 17
+
+COMMON_NOTES: Final = (
+    f"both sides PostgreSQL {MAJOR} on one machine, fsync, full-page writes and autovacuum off, no checkpoint inside "
+    "of a run: what is measured is the programs, not the disk",
+)
+
+
+class Named(Protocol):
+    """Something that takes its turn."""
+
+    @property
+    def name(self) -> str: ...
+
+
+T = TypeVar("T", bound=Named)
+
+
+def run(
+    options: argparse.Namespace,
+    measure: Callable[[Lab, argparse.Namespace], Iterator[Comparison]],
+    notes: Sequence[str],
+) -> int:
+    """Start the servers, measure, print and write the report. Returns the exit code."""
+    return finish(lambda: _run(options, measure, notes))
+
+
+def _run(
+    options: argparse.Namespace,
+    measure: Callable[[Lab, argparse.Namespace], Iterator[Comparison]],
+    notes: Sequence[str],
+) -> None:
+    with (
+        tempfile.TemporaryDirectory(prefix="replicator-benchmark-") as folder,
+        running("source", MAJOR) as source,
+        running("target", MAJOR) as target,
+    ):
+        comparisons = list(measure(Lab(source, target, Path(folder), options.timeout), options))
+        facts = environment(source=version(source), target=version(target))
+    print_report(comparisons, facts, [*notes, *COMMON_NOTES], as_json=options.json)
+
+
+def in_turn(title: str, participants: Sequence[T], runs: int, once: Callable[[T, int], Measure]) -> tuple[Series, ...]:
+    """Each of them once a run, the other way round every second time: nobody always comes first."""
+    measures: dict[str, list[Measure]] = {participant.name: [] for participant in participants}
+    for number in range(runs):
+        for participant in participants[:: -1 if number % 2 else 1]:
+            measure = once(participant, number)
+            measures[participant.name].append(measure)
+            tell(f"{title}: run {number + 1}, {participant.name} {measure.seconds:.2f}")
+    return tuple(Series(name, tuple(found)) for name, found in measures.items())
