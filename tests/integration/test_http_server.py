@@ -98,9 +98,35 @@ def test_a_worker_that_waits_for_the_lease_is_not_ready() -> None:
     assert fetch("/readyz", health).status_code == 503
 
 
-@pytest.mark.parametrize("path", ["/metrics", "/healthz", "/readyz"])
-def test_nothing_can_be_changed_over_http(path: str) -> None:
-    assert fetch(path, healthy(), method="POST").status_code == 405
+def told(answer: httpx.Response) -> list[str]:
+    """All but the figures of the process, which change by themselves."""
+    return [line for line in answer.text.splitlines() if not line.startswith(("process_", "python_"))]
+
+
+def test_nothing_can_be_changed_over_http() -> None:
+    """Given any method that may change something, or parameters, then it is refused, or they mean nothing."""
+    paths, port = ("/metrics", "/healthz", "/readyz"), free_port()
+    words = {"name[]": "nothing", "phase": "done", "_method": "DELETE", "reset": "1"}
+
+    async def scenario() -> tuple[set[int], list[list[str]], list[list[str]]]:
+        async with (
+            http_server(settings(port), Metrics(), healthy()),
+            httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client,
+        ):
+            before = [await client.get(path) for path in paths]
+            refused = {
+                (await client.request(method, path, content=b"phase=done", params=words)).status_code
+                for path in paths
+                for method in ("POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND")
+            }
+            override = {"x-http-method-override": "DELETE"}
+            after = [await client.get(path, params=words, headers=override) for path in paths]
+            assert (await client.get("/")).status_code == 404
+        return refused, [told(answer) for answer in before], [told(answer) for answer in after]
+
+    refused, before, after = asyncio.run(scenario())
+    assert refused == {405}
+    assert after == before
 
 
 def test_a_port_in_use_is_one_clear_error() -> None:
