@@ -60,5 +60,6 @@ def in_turn(title: str, participants: Sequence[T], runs: int, once: Callable[[T,
         for participant in participants[:: -1 if number % 2 else 1]:
             measure = once(participant, number)
             measures[participant.name].append(measure)
-            tell(f"{title}: run {number + 1}, {participant.name} {measure.seconds:.2f}")
+            parts = "".join(f", {part} {value:.2f}" for part, value in measure.parts.items())
+            tell(f"{title}: run {number + 1}, {participant.name} {measure.seconds:.2f}{parts}")
     return tuple(Series(name, tuple(found)) for name, found in measures.items())

@@ -64,9 +64,9 @@ class Series:
 class Comparison:
     """One job done by several consumers in turn.
 
-    Ratios are to the consumers named in ``baselines``, of the whole and of the part ``compared`` if there is one; of the
-    processor's seconds only to the last of them. ``unit`` is that of all times but the processor's, ``whole`` what the
-    whole is called.
+    Ratios are to the consumers named in ``baselines``, of the whole and of the part ``compared`` if there is one; the
+    processor's are to the last of them. ``unit`` is that of all times but the processor's, ``whole`` what the whole is
+    called.
     """
 
     title: str

@@ -1,10 +1,11 @@
 """A stage: a backlog that waits in a slot, and a target as it was before. Every consumer's run begins on copies."""
 
 import contextlib
+import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from psycopg import sql
 
@@ -15,15 +16,10 @@ from replicator.demo.worker import command, environment
 from tests.benchmarks.backlog import Backlog
 from tests.benchmarks.processes import BenchmarkError, Child
 from tests.benchmarks.sample import table_names
-from tests.benchmarks.servers import (
-    Fingerprint,
-    copied_database,
-    copied_slot,
-    dropped_at_end,
-    fingerprint,
-    settle,
-)
+from tests.benchmarks.servers import Fingerprint, copied_database, copied_slot, dropped_at_end, fingerprint, settle
 from tests.fixtures.databases import Database
+
+_NUMBERS: Final = itertools.count(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +75,7 @@ class Stage:
 @contextlib.contextmanager
 def prepared(lab: Lab, backlog: Backlog) -> Iterator[Stage]:
     """Fill a source, bootstrap a target with replicator, stop, let the backlog grow; all gone after the block."""
-    name = f"bench_{backlog.name}"
+    name = f"bench_{next(_NUMBERS)}"
     with contextlib.ExitStack() as stack:
         source = Database(lab.source, name, supabase_like(lab.source, name))
         stack.enter_context(dropped_at_end(source))

@@ -27,7 +27,7 @@ END $$
 """)
 
 
-def _transactions(count: int, body: sql.SQL | sql.Composed) -> Work:
+def transactions_of(count: int, body: sql.SQL | sql.Composed) -> Work:
     """So many transactions, which know their number as ``n`` and have a variable ``chosen``."""
     return statements(_TRANSACTIONS.format(count=sql.Literal(count), body=body), superuser=True)
 
@@ -79,6 +79,11 @@ SELECT n, 'owner ' || n, n, repeat(md5(n::text), 2), now() FROM generate_series(
 _ACCOUNT_ROWS: Final = 100_000
 
 
+def fill_accounts(rows: int) -> Work:
+    """Make a table of so many rows."""
+    return _fill(rows, _ACCOUNTS, _FILL_ACCOUNTS)
+
+
 def updates(transactions: int) -> Backlog:
     """One random row each, out of a hundred thousand."""
     body = sql.SQL("""
@@ -88,8 +93,8 @@ def updates(transactions: int) -> Backlog:
     return Backlog(
         "updates",
         f"{transactions:,} single-row updates",
-        _fill(_ACCOUNT_ROWS, _ACCOUNTS, _FILL_ACCOUNTS),
-        _transactions(transactions, body),
+        fill_accounts(_ACCOUNT_ROWS),
+        transactions_of(transactions, body),
     )
 
 
@@ -100,8 +105,8 @@ def deletes(transactions: int) -> Backlog:
     return Backlog(
         "deletes",
         f"{transactions:,} single-row deletes",
-        _fill(rows, _ACCOUNTS, _FILL_ACCOUNTS),
-        _transactions(transactions, body),
+        fill_accounts(rows),
+        transactions_of(transactions, body),
     )
 
 
@@ -117,7 +122,7 @@ def wide_inserts(transactions: int) -> Backlog:
     table = sql.SQL("CREATE TABLE wide (id bigint PRIMARY KEY, {})").format(_joined(columns))
     body = sql.SQL("INSERT INTO wide VALUES (n, {})").format(_joined(row))
     title = f"{transactions:,} single-row inserts of {_WIDE_COLUMNS + 1} columns"
-    return Backlog("wide-inserts", title, statements(table), _transactions(transactions, body))
+    return Backlog("wide-inserts", title, statements(table), transactions_of(transactions, body))
 
 
 def _joined(fragments: list[str]) -> sql.Composed:
@@ -145,7 +150,7 @@ def thousands(transactions: int) -> Backlog:
     """A thousand inserts a transaction."""
     body = _INSERT_EVENTS.format(size=sql.Literal(1000))
     title = f"{transactions:,} transactions of 1,000 inserts"
-    return Backlog("thousands", title, statements(_EVENTS), _transactions(transactions, body))
+    return Backlog("thousands", title, statements(_EVENTS), transactions_of(transactions, body))
 
 
 _READINGS: Final = sql.SQL("""
@@ -195,7 +200,7 @@ def indexes(transactions: int) -> Backlog:
         "indexes",
         f"{transactions:,} transactions of 5 inserts and 5 updates, 5 indexes besides the key",
         _fill(_ORDER_ROWS, _ORDERS, _FILL_ORDERS),
-        _transactions(transactions, _CHANGE_ORDERS.format(last=sql.Literal(_ORDER_ROWS - 5))),
+        transactions_of(transactions, _CHANGE_ORDERS.format(last=sql.Literal(_ORDER_ROWS - 5))),
     )
 
 
@@ -217,14 +222,14 @@ def toast_updates(transactions: int) -> Backlog:
     UPDATE documents SET views = views + 1 WHERE id = chosen
     """).format(rows=sql.Literal(_DOCUMENT_ROWS))
     title = f"{transactions:,} single-row updates beside unchanged TOAST"
-    return Backlog("toast-updates", title, statements(_DOCUMENTS, fill), _transactions(transactions, body))
+    return Backlog("toast-updates", title, statements(_DOCUMENTS, fill), transactions_of(transactions, body))
 
 
 def toast_inserts(transactions: int) -> Backlog:
     """One row each, with 8 kB out of line."""
     body = _INSERT_DOCUMENT.format(document=_DOCUMENT)
     title = f"{transactions:,} single-row inserts of 8 kB of TOAST"
-    return Backlog("toast-inserts", title, statements(_DOCUMENTS), _transactions(transactions, body))
+    return Backlog("toast-inserts", title, statements(_DOCUMENTS), transactions_of(transactions, body))
 
 
 _MANY_TABLES: Final = sql.SQL("""
@@ -243,13 +248,18 @@ EXECUTE format('UPDATE item_%s SET stock = stock + 1 WHERE id = $1', chosen) USI
 """)
 
 
+def fill_tables(tables: int) -> Work:
+    """Make so many tables of a hundred rows each."""
+    return statements(_MANY_TABLES.format(tables=sql.Literal(tables)))
+
+
 def many_tables(transactions: int, tables: int = 200) -> Backlog:
     """An insert and an update each, in two tables at random."""
     return Backlog(
         "many-tables",
         f"{transactions:,} transactions of an insert and an update in {tables} tables at random",
-        statements(_MANY_TABLES.format(tables=sql.Literal(tables))),
-        _transactions(transactions, _CHANGE_MANY.format(tables=sql.Literal(tables))),
+        fill_tables(tables),
+        transactions_of(transactions, _CHANGE_MANY.format(tables=sql.Literal(tables))),
     )
 
 
