@@ -141,6 +141,15 @@ class SlotLostError(SourceError):
     hint = "Run `replicator cleanup`, empty the target, and start the migration again; see max_slot_wal_keep_size."
 
 
+class DecodingError(SourceError):
+    """The source fails inside while it decodes its own WAL."""
+
+    hint = (
+        "The source cannot decode its own WAL at this place, for no slot: look at its log, update it to the newest "
+        "minor version; if that does not help, run `replicator cleanup`, empty the target, and start again."
+    )
+
+
 class SlotBusyError(SourceError):
     """The slot is in use by another process: wait for it (law 6)."""
 
@@ -263,6 +272,13 @@ class EmbeddedServerError(ReplicatorError):
 
 
 # --- ours ------------------------------------------------------------------------------------------------------------
+
+
+class LocalDiskError(ReplicatorError):
+    """The worker cannot keep a large transaction in a temporary file until it has committed."""
+
+    side = Side.CONFIGURATION
+    hint = "Give the worker a temporary directory with room for the source's largest transactions (TMPDIR)."
 
 
 class ProtocolError(ReplicatorError):

@@ -4,10 +4,12 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
+import structlog
+
 from replicator import control
 from replicator.config import Settings
 from replicator.control import Migration
-from replicator.errors import Side
+from replicator.errors import DecodingError, LocalDiskError, ReplicatorError, Side
 from replicator.lease import Lease
 from replicator.lsn import Lsn
 from replicator.postgres import Connection, connect
@@ -16,15 +18,21 @@ from replicator.source.confirmation import Confirmation
 from replicator.source.slot import Slot, check_resumable, identify, read_keep_bytes, read_slot
 from replicator.source.stream import ReplicationStream
 
+log = structlog.get_logger(__name__)
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(slots=True)
 class Incoming:
-    """What opens streams for one session, one at a time: a slot serves one reader."""
+    """What opens streams for one session, one at a time: a slot serves one reader.
+
+    ``streaming``: whether the source sends large transactions before they commit.
+    """
 
     settings: Settings
     lease: Lease
     source: Connection
     pulse: Pulse
+    streaming: bool = True
 
     @contextlib.asynccontextmanager
     async def open(self, migration: Migration, durable: Callable[[], Lsn]) -> AsyncIterator[ReplicationStream]:
@@ -42,6 +50,7 @@ class Incoming:
             confirmed=slot.confirmed_flush,
             buffer_bytes=settings.buffer_bytes // 2,
             status_interval=settings.status_interval,
+            streaming=self.streaming,
         )
         try:
             confirmation = Confirmation(slot.confirmed_flush or start, settings.confirm_delay)
@@ -50,6 +59,17 @@ class Incoming:
         finally:
             self.pulse.stop_confirming()
             await stream.close()
+
+    def may_go_on_after(self, error: ReplicatorError) -> bool:
+        """Whether the same may come without an error if large transactions are sent after their commit only.
+
+        There may be no room for them here; and 18 fails at times to decode what was rolled back in them.
+        """
+        if not self.streaming or not isinstance(error, DecodingError | LocalDiskError):
+            return False
+        self.streaming = False
+        log.warning("large transactions are received after their commit from now on", reason=error.message)
+        return True
 
     async def _resumable_slot(self, migration: Migration) -> Slot:
         """Read the slot, and raise unless the stream may go on at the target's progress."""

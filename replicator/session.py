@@ -95,6 +95,8 @@ class Session:
                     return await self._recovered()
                 await self._stream_until_finished()
             except ReplicatorError as error:
+                if self._incoming.may_go_on_after(error):
+                    continue
                 if not (error.waits_for_operator and stream and await self._is_beyond_bootstrap()):
                     raise
                 if not await self._may_follow(error):

@@ -20,6 +20,8 @@ _STATUS: Final = struct.Struct(">cQQQqB")
 _EPOCH: Final = 946_684_800
 """2000-01-01 UTC, PostgreSQL's zero, in Unix seconds."""
 
+_SWITCH: Final = ("off", "on")
+
 _PINGS: Final = 3
 _PING_SECONDS: Final = 1.0
 """A walsender that is not shutting down asks at most every half of wal_sender_timeout, which is never that short."""
@@ -46,14 +48,16 @@ def status_update(received: Lsn, confirmed: Lsn, now: float, *, reply_requested:
     return _STATUS.pack(b"r", received, confirmed, confirmed, clock, reply_requested)
 
 
-def start_replication(slot: str, publications: Iterable[str], start: Lsn) -> bytes:
-    """Compose START_REPLICATION for pgoutput: protocol 2, streaming off, logical messages on, values as text.
+def start_replication(slot: str, publications: Iterable[str], start: Lsn, *, streaming: bool) -> bytes:
+    """Compose START_REPLICATION for pgoutput: protocol 2, logical messages on, values as text.
+
+    ``streaming``: large transactions come before they commit, in blocks; else all of them after.
 
     The replication grammar is not SQL's: its literals know no backslash. ``publication_names`` is a list of
     identifiers inside a literal.
     """
     names = _literal(",".join(map(_identifier, publications)))
-    options = f"proto_version '2', publication_names {names}, messages 'true'"
+    options = f"proto_version '2', publication_names {names}, messages 'true', streaming '{_SWITCH[streaming]}'"
     return f"START_REPLICATION SLOT {_identifier(slot)} LOGICAL {format_lsn(start)} ({options})".encode()
 
 

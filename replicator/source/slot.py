@@ -16,6 +16,7 @@ from psycopg.rows import dict_row
 from replicator.control import Migration, Progress
 from replicator.errors import (
     ConfigurationError,
+    DecodingError,
     ReplicatorError,
     Side,
     SlotBusyError,
@@ -153,8 +154,13 @@ def slot_error(error: psycopg.Error, doing: str) -> ReplicatorError:
         place = _CHANGE.search(error.diag.context or "")
         failure = SourceError(message, hint=_NO_PLACE_REMEDY)
         return failure.located(f"in the change at {place[1]}") if place else failure
-    if state == INTERNAL:
-        message = f"{doing}: {text} ({state})"  # of the server's own files and catalogs, not of rows
+    return _other_error(error, doing, message)
+
+
+def _other_error(error: psycopg.Error, doing: str, message: str) -> ReplicatorError:
+    state, text = error.sqlstate or "", error.diag.message_primary or ""
+    if state == INTERNAL:  # of the server's own files and catalogs, not of rows
+        return DecodingError(f"{doing}: {text} ({state})")
     hint = _source_remedy(state, text)
     return SourceError(message, hint=hint) if hint else translate(error, Side.SOURCE, doing, otherwise=SourceError)
 
@@ -192,10 +198,6 @@ _PUBLICATION_REMEDY: Final = (
 _SOURCE_REMEDIES: Final = {
     NO_FREE_SLOT: NO_FREE_SLOT_REMEDY,
     DUPLICATE: "Another migration uses this slot's name; run `replicator cleanup` for it first.",
-    INTERNAL: (
-        "The source cannot decode its own WAL at this place, for no slot: look at its log, update it to the newest "
-        "minor version; if that does not help, run `replicator cleanup`, empty the target, and start again."
-    ),
     FORBIDDEN: "Give the role of SOURCE_DATABASE_URL the REPLICATION attribute.",
 }
 

@@ -17,6 +17,7 @@ from psycopg import pq
 from replicator.errors import ReplicatorError, ServerUnavailableError, Side
 from replicator.lsn import Lsn, format_lsn
 from replicator.model import Transaction
+from replicator.pgoutput.streamed import NOT_ORDINARY
 from replicator.pgoutput.transactions import Assembler
 from replicator.postgres import Connection, connect
 from replicator.source.buffer import Buffer, Received
@@ -30,6 +31,7 @@ from replicator.source.frames import (
     status_update,
 )
 from replicator.source.slot import slot_error
+from replicator.source.streamed import Streamed
 
 __all__ = ["Received", "ReplicationStream"]
 
@@ -65,6 +67,7 @@ class ReplicationStream:
         self._received = start
         self._confirmed = confirmed
         self._assembler = Assembler(buffer_bytes // _PIECES)
+        self._streamed = Streamed(self._assembler)
         # an open transaction has its place beside it
         self._buffer = Buffer(buffer_bytes - buffer_bytes // _PIECES)
         self._status_interval = status_interval
@@ -89,17 +92,18 @@ class ReplicationStream:
         confirmed: Lsn | None = None,
         buffer_bytes: int,
         status_interval: float,
+        streaming: bool = True,
     ) -> Self:
         """Connect and stream from ``start``. ``confirmed`` is where the slot stands, if that is before ``start``.
 
-        ``buffer_bytes`` bounds what is held for `next`, ``status_interval`` is in seconds. Raises SlotBusyError,
-        SlotLostError, SourceError, or what `connect` raises.
+        ``buffer_bytes`` bounds what is held for `next`, ``status_interval`` is in seconds; with ``streaming``, large
+        transactions come before they commit. Raises SlotBusyError, SlotLostError, SourceError, or what `connect` does.
         """
         connection = await connect(dsn, Side.SOURCE, "stream", replication=True)
         try:
             if connection.info.parameter_status("server_encoding") == "SQL_ASCII":
                 await connection.execute(_AS_STORED)
-            await connection.execute(start_replication(slot, publications, start))
+            await connection.execute(start_replication(slot, publications, start, streaming=streaming))
         except psycopg.Error as error:
             await connection.close()
             raise slot_error(error, _doing(slot)) from None
@@ -122,6 +126,11 @@ class ReplicationStream:
     def received(self) -> Lsn:
         """Everything that the source committed before it has arrived."""
         return self._received
+
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes of transactions that have not committed, in temporary files."""
+        return self._streamed.size
 
     async def next(self) -> Received:
         """Wait for something, and take everything that has arrived. Nothing is lost if the call is cancelled.
@@ -188,8 +197,10 @@ class ReplicationStream:
 
     def _read(self) -> None:
         """Take frames until there is none, the buffer is full, or it is the others' turn. The hot loop."""
-        connection, feed = self._connection.pgconn, self._assembler.feed
+        connection, feed, streamed = self._connection.pgconn, self._assembler.feed, self._streamed
         drained = False
+        if streamed.replaying and not self._replay():
+            return
         for _ in range(_FRAMES_AT_ONCE):
             length, data = connection.get_copy_data(1)
             if length > 0:
@@ -197,7 +208,13 @@ class ReplicationStream:
                 frame = data.tobytes()
                 if frame[0] != XLOG_DATA:
                     self._take_keepalive(read_keepalive(frame))
-                elif (transaction := feed(frame[HEADER_BYTES:])) is not None:
+                    continue
+                payload = frame[HEADER_BYTES:]
+                if streamed.in_block or payload[:1] in NOT_ORDINARY:
+                    streamed.take(payload)
+                    if streamed.replaying and not self._replay():
+                        return
+                elif (transaction := feed(payload)) is not None:
                     self._take_transaction(transaction)
                     if not self._reading:
                         return
@@ -211,6 +228,19 @@ class ReplicationStream:
                 drained = True
         self._read_soon()
 
+    def _replay(self) -> bool:
+        """Take a streamed transaction that has committed; False if the buffer is full, or it is the others' turn."""
+        self._heard = True  # the source is not listened to meanwhile
+        while self._streamed.replaying:
+            piece = self._streamed.next_piece()
+            if piece is None:
+                self._read_soon()
+                return False
+            self._take_transaction(piece)
+            if not self._reading:
+                return False
+        return True
+
     def _take_transaction(self, transaction: Transaction) -> None:
         self._buffer.add(transaction)
         self._received = max(self._received, transaction.end_lsn)
@@ -222,7 +252,7 @@ class ReplicationStream:
     def _take_keepalive(self, keepalive: Keepalive) -> None:
         if keepalive.end_lsn > self._received:
             self._received = keepalive.end_lsn
-            if not self._assembler.open:
+            if not (self._assembler.open or self._streamed.in_block):
                 self._buffer.idle(keepalive.end_lsn)
                 self._arrived.set()
         if self._shutdown.saw(keepalive, time.monotonic()):
@@ -270,6 +300,7 @@ class ReplicationStream:
             return
         self._failure = reason
         self._pause()
+        self._streamed.close()
         for handle in (self._timer, self._turn):
             if handle is not None:
                 handle.cancel()

@@ -10,12 +10,13 @@ from replicator.source.frames import Keepalive, ShutdownWatch, read_keepalive, s
 
 
 def test_names_are_quoted_as_identifiers_inside_a_literal() -> None:
-    command = start_replication("slot", ["plain", 'a"b', "c'd,e\\"], Lsn(0x16_B374D848))
+    command = start_replication("slot", ["plain", 'a"b', "c'd,e\\"], Lsn(0x16_B374D848), streaming=True)
 
     assert command == (
         b'START_REPLICATION SLOT "slot" LOGICAL 16/B374D848 '
-        b"""(proto_version '2', publication_names '"plain","a""b","c''d,e\\"', messages 'true')"""
+        b"""(proto_version '2', publication_names '"plain","a""b","c''d,e\\"', messages 'true', streaming 'on')"""
     )
+    assert start_replication("slot", ["p"], Lsn(1), streaming=False).endswith(b"streaming 'off')")
 
 
 def test_keepalive() -> None:

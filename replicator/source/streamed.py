@@ -1,0 +1,250 @@
+"""Keeping transactions that the source sends before they commit, in temporary files, until they do.
+
+Nothing of them is durable, and nothing needs to be: whenever a stream begins, the source sends what has not committed
+again from its beginning. The files have no name, so that they are gone with the process.
+"""
+
+import struct
+import tempfile
+from collections.abc import Iterator
+from typing import IO, Final
+
+from replicator.errors import LocalDiskError, ProtocolError
+from replicator.model import Transaction
+from replicator.pgoutput.streamed import (
+    ABORT,
+    COMMIT,
+    RELATION,
+    START,
+    STOP,
+    StreamCommit,
+    Subtransactions,
+    read_abort,
+    read_commit,
+    read_start,
+    read_xid,
+)
+from replicator.pgoutput.transactions import Assembler
+
+_HEAD: Final = struct.Struct(">IB")
+"""Before each kept message: the bytes that follow, and its kind."""
+
+_NUMBER: Final = struct.Struct(">Q")
+"""Behind a kept description: its place in the order in which descriptions came."""
+
+_OID: Final = struct.Struct(">xI")
+_BUFFER: Final = 256 * 1024
+_AFTER_XID: Final = 5
+_STOP: Final = bytes((STOP,))
+_AT_ONCE: Final = 1000
+"""Messages that are read before other tasks get their turn: some milliseconds."""
+
+
+class _Kept:
+    """The messages of one top-level transaction, each without its xid."""
+
+    def __init__(self, xid: int) -> None:
+        self._subtransactions = Subtransactions(xid)
+        self._file: IO[bytes] = tempfile.TemporaryFile(buffering=_BUFFER, prefix="replicator")  # noqa: SIM115
+        self.size = 0
+
+    def close(self) -> None:
+        self._file.close()
+
+    def add(self, xid: int, payload: bytes, number: bytes) -> int:
+        """Append a message; returns by how many bytes it has grown."""
+        self._subtransactions.add(xid, self.size)
+        body = memoryview(payload)[_AFTER_XID:]
+        length = len(body) + len(number)
+        self._file.write(_HEAD.pack(length, payload[0]))
+        self._file.write(body)
+        self._file.write(number)
+        self.size += _HEAD.size + length
+        return _HEAD.size + length
+
+    def abort(self, xid: int) -> int:
+        """Cut off what was rolled back; returns its bytes."""
+        before, self.size = self.size, self._subtransactions.abort(xid, self.size)
+        if self.size < before:
+            self._file.truncate(self.size)
+            self._file.seek(self.size)
+        return before - self.size
+
+    def read(self) -> Iterator[bytes]:
+        """The messages as they would have come after the commit, descriptions with their number behind."""
+        self._file.seek(0)
+        while head := self._file.read(_HEAD.size):
+            length, kind = _HEAD.unpack(head)
+            yield bytes((kind,)) + self._file.read(length)
+
+
+class Streamed:
+    """What has come of transactions that have not ended, during one START_REPLICATION.
+
+    Files are written and read in the event loop: it is the page cache that takes and gives, in small pieces.
+    """
+
+    def __init__(self, assembler: Assembler) -> None:
+        self._assembler = assembler
+        self._kept: dict[int, _Kept] = {}
+        self._block: _Kept | None = None
+        self._descriptions = 0
+        self._newest: dict[int, tuple[int, bytes]] = {}
+        self._replay: Iterator[Transaction | None] | None = None
+        self.size = 0
+        """Bytes that are kept."""
+
+    @property
+    def in_block(self) -> bool:
+        """Whether the next message carries an xid, unless it ends the block."""
+        return self._block is not None
+
+    @property
+    def replaying(self) -> bool:
+        """Whether `next_piece` has to be called, and called again, before another message is taken."""
+        return self._replay is not None
+
+    def close(self) -> None:
+        """Forget all of it."""
+        self._replay = self._block = None
+        for kept in self._kept.values():
+            kept.close()
+        self._kept.clear()
+        self.size = 0
+
+    def take(self, payload: bytes) -> None:
+        """Take a message of a block, or of one of the kinds NOT_ORDINARY.
+
+        Raises ProtocolError, or LocalDiskError if there is no place to keep it.
+        """
+        try:
+            if self._block is not None:
+                self._take_inside(self._block, payload)
+            else:
+                self._take_outside(payload)
+        except OSError as error:
+            raise _disk_error(error) from None
+
+    def next_piece(self) -> Transaction | None:
+        """What comes next of a transaction that has committed; None: it is the other tasks' turn before that."""
+        if self._replay is None:
+            return None
+        try:
+            return next(self._replay)
+        except OSError as error:
+            raise _disk_error(error) from None
+
+    # --- inside a block -----------------------------------------------------------------------------------------------
+
+    def _take_inside(self, block: _Kept, payload: bytes) -> None:
+        if payload == _STOP:
+            self._block = None
+            return
+        xid = read_xid(payload)
+        if xid is None:
+            return
+        number = b""
+        if payload[0] == RELATION:
+            number = _NUMBER.pack(self._next_number())
+        self.size += block.add(xid, payload, number)
+
+    # --- between blocks -----------------------------------------------------------------------------------------------
+
+    def _take_outside(self, payload: bytes) -> None:
+        kind = payload[0] if payload else STOP
+        if kind == START:
+            self._begin_block(payload)
+        elif kind == COMMIT:
+            self._commit(read_commit(payload))
+        elif kind == ABORT:
+            self._abort(payload)
+        elif kind == RELATION:
+            self._describe(payload)
+        else:
+            raise ProtocolError("the source's stream ends a block that has not begun")
+
+    def _begin_block(self, payload: bytes) -> None:
+        if self._assembler.open:
+            raise ProtocolError("the source streams a transaction inside another one")
+        start = read_start(payload)
+        if start.first:
+            self._drop(start.xid)
+            self._kept[start.xid] = _Kept(start.xid)
+        self._block = self._find(start.xid)
+
+    def _abort(self, payload: bytes) -> None:
+        abort = read_abort(payload)
+        if abort.subxid == abort.xid:
+            self._drop(abort.xid)
+        elif (kept := self._kept.get(abort.xid)) is not None:
+            # 18 tells of subtransactions, though it has sent nothing of the whole
+            self.size -= kept.abort(abort.subxid)
+
+    def _commit(self, commit: StreamCommit) -> None:
+        self._replay = self._replayed(self._find(commit.xid), commit)
+
+    def _replayed(self, kept: _Kept, commit: StreamCommit) -> Iterator[Transaction | None]:
+        feed = self._assembler.feed
+        described: dict[int, tuple[int, bytes]] = {}
+        feed(commit.as_begin)
+        for count, payload in enumerate(kept.read(), 1):
+            message = payload
+            if payload[0] == RELATION:
+                message, number = payload[: -_NUMBER.size], payload[-_NUMBER.size :]
+                described[_oid(message)] = (*_NUMBER.unpack(number), message)
+            if (transaction := feed(message)) is not None:
+                yield transaction
+            elif count % _AT_ONCE == 0:
+                yield None
+        last = feed(commit.as_commit)
+        self._settle(described)
+        self._drop(commit.xid)
+        self._replay = None
+        yield last
+
+    # --- descriptions -------------------------------------------------------------------------------------------------
+    #
+    # What is described inside a streamed transaction holds for it alone until it commits; then for what comes later,
+    # unless a newer description has come meanwhile (a publication's columns, or a schema's name, may change under it).
+
+    def _describe(self, payload: bytes) -> None:
+        self._assembler.feed(payload)
+        if self._kept:
+            self._newest[_oid(payload)] = (self._next_number(), payload)
+
+    def _settle(self, described: dict[int, tuple[int, bytes]]) -> None:
+        """After a commit: let the newest description of each relation hold."""
+        for oid, ours in described.items():
+            newest = self._newest.get(oid, ours)
+            if newest > ours:
+                self._assembler.feed(newest[1])
+            else:
+                self._newest[oid] = ours
+
+    def _next_number(self) -> int:
+        self._descriptions += 1
+        return self._descriptions
+
+    # --- files --------------------------------------------------------------------------------------------------------
+
+    def _find(self, xid: int) -> _Kept:
+        try:
+            return self._kept[xid]
+        except KeyError:
+            raise ProtocolError("the source goes on with a streamed transaction that has not begun") from None
+
+    def _drop(self, xid: int) -> None:
+        kept = self._kept.pop(xid, None)
+        if kept is not None:
+            self.size -= kept.size
+            kept.close()
+        if not self._kept:
+            self._newest.clear()
+
+
+def _oid(description: bytes) -> int:
+    return int(_OID.unpack_from(description)[0])
+
+
+def _disk_error(error: OSError) -> LocalDiskError:
+    return LocalDiskError(f"keeping a transaction that has not committed: {error.strerror or type(error).__name__}")
