@@ -73,6 +73,7 @@ async def refusal(opener: Opener, dsn: str, side: Side) -> ReplicatorError:
 WRONG: Final[Mapping[str, tuple[str, Callable[[TlsPair], dict[str, str | None]]]]] = {
     "another authority": ("certificate", lambda pair: {"sslrootcert": str(pair.stranger.root.crt)}),
     "no such file": ("does not exist|cannot be read", lambda _: {"sslrootcert": "/nowhere/root.crt"}),
+    "a revoked certificate": ("certificate", lambda pair: {"sslcrl": str(pair.revoked)}),
     "another host": ("does not match|not valid for", lambda _: {"host": "127.0.0.1"}),
 }
 """What is wrong with a URL, and how that is told."""
