@@ -7,37 +7,28 @@ holds the lease's epoch (law 6), and tables change their state in it together wi
 
 import asyncio
 import contextlib
-import socket
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import Final, Self
 from uuid import UUID
 
 import asyncpg
-import psycopg
 from psycopg import sql
-from psycopg.pq import DiagnosticField
 
-from bootstrap.endpoint import connect_arguments
+from bootstrap.driver import DRIVER_ERRORS, Session, connected, translate_error
 from bootstrap.jobs import Piece
 from replicator.catalog import Part, PublishedTable
 from replicator.errors import (
     CopyError,
     FencedError,
-    ReplicatorError,
     Side,
     SnapshotLostError,
 )
 from replicator.model import TableName, TableState
-from replicator.postgres import LATER_SETTINGS, connect_error, has_no_place, qualified, translate
+from replicator.postgres import qualified
 
-if TYPE_CHECKING:
-    _Connection = asyncpg.Connection[asyncpg.Record]
-else:
-    _Connection = asyncpg.Connection  # generic only for the type checker
-
-_QUEUED_CHUNKS: Final = 4
-"""Chunks between the two sides; a chunk is what had arrived, up to some hundred kB."""
+_QUEUED_CHUNKS: Final = 2
+"""Chunks between the two sides; a chunk is what had arrived, up to a megabyte, or a row that is larger."""
 
 _FRESH: Final = """
 SELECT c.oid
@@ -83,8 +74,8 @@ class Relay:
 
     def __init__(
         self,
-        source: _Connection,
-        target: _Connection,
+        source: Session,
+        target: Session,
         epoch: UUID,
         count_bytes: Callable[[int], None],
     ) -> None:
@@ -104,7 +95,7 @@ class Relay:
         Raises what `postgres.connect` does.
         """
         role = {"session_replication_role": "replica"} if replica else {}
-        async with _connected(source, Side.SOURCE, {}) as reader, _connected(target, Side.TARGET, role) as writer:
+        async with connected(source, Side.SOURCE, {}) as reader, connected(target, Side.TARGET, role) as writer:
             yield cls(reader, writer, epoch, count_bytes)
 
     # --- a transaction on each side -----------------------------------------------------------------------------------
@@ -130,16 +121,16 @@ class Relay:
             asyncpg.ObjectNotInPrerequisiteStateError,
         ):
             raise SnapshotLostError("the snapshot of this round is gone") from None
-        except _DRIVER_ERRORS as error:
-            raise _translate(error, Side.SOURCE, "locking tables for the copy") from None
+        except DRIVER_ERRORS as error:
+            raise translate_error(error, Side.SOURCE, "locking tables for the copy") from None
         return await self._fresh(parts)
 
     async def _fresh(self, parts: Sequence[Part]) -> frozenset[int]:
         names = [qualified(part.table).as_string() for part in parts]
         try:
             rows = await self._source.fetch(_FRESH, [part.oid for part in parts], names)
-        except _DRIVER_ERRORS as error:
-            raise _translate(error, Side.SOURCE, "checking tables for the copy") from None
+        except DRIVER_ERRORS as error:
+            raise translate_error(error, Side.SOURCE, "checking tables for the copy") from None
         return frozenset(row["oid"] for row in rows)
 
     async def begin_target(self) -> None:
@@ -148,8 +139,8 @@ class Relay:
             await self._target.execute("BEGIN")
             if await self._target.fetchrow(_HOLD_EPOCH, self._epoch) is None:
                 raise FencedError("another worker has taken the lease")
-        except _DRIVER_ERRORS as error:
-            raise _translate(error, Side.TARGET, "beginning a copy") from None
+        except DRIVER_ERRORS as error:
+            raise translate_error(error, Side.TARGET, "beginning a copy") from None
 
     async def set_states(self, state: TableState, tables: Mapping[TableName, Copied | None]) -> None:
         """Record a state with what was copied, in the target's transaction or one of its own. Raises FencedError."""
@@ -161,8 +152,8 @@ class Relay:
         )
         try:
             status = await self._target.execute(_SET_STATE, self._epoch, state.value, *columns)
-        except _DRIVER_ERRORS as error:
-            raise _translate(error, Side.TARGET, "recording what was copied") from None
+        except DRIVER_ERRORS as error:
+            raise translate_error(error, Side.TARGET, "recording what was copied") from None
         if _count(status) != len(tables):
             raise FencedError("another worker has taken the lease, or has changed the list of tables")
 
@@ -170,16 +161,16 @@ class Relay:
         """Make the copy durable on the target, then let go of the source's tables."""
         try:
             await self._target.execute("COMMIT")
-        except _DRIVER_ERRORS as error:
-            raise _translate(error, Side.TARGET, "committing a copy") from None
+        except DRIVER_ERRORS as error:
+            raise translate_error(error, Side.TARGET, "committing a copy") from None
         await self.end_source()
 
     async def end_source(self) -> None:
         """End the source's transaction."""
         try:
             await self._source.execute("COMMIT")
-        except _DRIVER_ERRORS as error:
-            raise _translate(error, Side.SOURCE, "ending a copy") from None
+        except DRIVER_ERRORS as error:
+            raise translate_error(error, Side.SOURCE, "ending a copy") from None
 
     # --- rows ---------------------------------------------------------------------------------------------------------
 
@@ -188,8 +179,8 @@ class Relay:
         statement = sql.SQL("TRUNCATE ONLY {}").format(qualified(table))
         try:
             await self._target.execute(statement.as_string())
-        except _DRIVER_ERRORS as error:
-            raise _translate(error, Side.TARGET, f"preparing {table} for the copy") from None
+        except DRIVER_ERRORS as error:
+            raise translate_error(error, Side.TARGET, f"preparing {table} for the copy") from None
 
     async def copy(self, table: PublishedTable, piece: Piece, *, freeze: bool = False) -> Copied:
         """Copy one piece within both transactions. Raises CopyError, or a retryable error when a side is away.
@@ -207,8 +198,8 @@ class Relay:
                 format="text",
                 freeze=freeze,
             )
-        except _DRIVER_ERRORS as error:
-            raise _translate(error, Side.TARGET, f"copying into {table.table}") from None
+        except DRIVER_ERRORS as error:
+            raise translate_error(error, Side.TARGET, f"copying into {table.table}") from None
         finally:
             reading.cancel()
             await asyncio.wait([reading])
@@ -233,8 +224,8 @@ class Relay:
 
         try:
             status = await self._source.copy_from_query(piece.query(table), output=hand_over, format="text")
-        except _DRIVER_ERRORS as error:
-            await chunks.put(_translate(error, Side.SOURCE, f"copying from {piece.part.table}"))
+        except DRIVER_ERRORS as error:
+            await chunks.put(translate_error(error, Side.SOURCE, f"copying from {piece.part.table}"))
             return Copied()
         await chunks.put(None)
         return Copied(_count(status), total)
@@ -251,84 +242,3 @@ async def _until_end(chunks: asyncio.Queue[bytes | BaseException | None]) -> Asy
 def _count(status: str) -> int:
     """The number at the end of a command's tag: ``COPY 5``."""
     return int(status.rpartition(" ")[2])
-
-
-# --- connections ------------------------------------------------------------------------------------------------------
-
-
-_TCP_OPTIONS: Final = {"TCP_KEEPIDLE": 20, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 4, "TCP_USER_TIMEOUT": 300_000}
-"""In seconds, the last in milliseconds: long, because a target that is busy elsewhere reads nothing for a while."""
-
-
-class _KeptAlive(_Connection):
-    """A connection that notices when its peer is gone, as libpq's do (postgres.connect)."""
-
-    def __init__(self, protocol: Any, transport: asyncio.Transport, *rest: Any) -> None:  # noqa: ANN401  # asyncpg's own
-        super().__init__(protocol, transport, *rest)
-        peer: socket.socket = transport.get_extra_info("socket")
-        if peer.family in (socket.AF_INET, socket.AF_INET6):
-            peer.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            for option, value in _TCP_OPTIONS.items():
-                if hasattr(socket, option):
-                    peer.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
-
-
-@contextlib.asynccontextmanager
-async def _connected(dsn: str, side: Side, settings: Mapping[str, str]) -> AsyncIterator[_Connection]:
-    arguments = connect_arguments(dsn, side, "worker copy", settings)
-    try:
-        connection = await asyncpg.connect(**arguments, connection_class=_KeptAlive, statement_cache_size=10)
-    except _DRIVER_ERRORS as error:
-        raise connect_error(_as_psycopg(error), side, dsn) from None
-    try:
-        await _pin(connection, side)
-        yield connection
-    finally:
-        # an open transaction or COPY ends with its connection; a polite close would wait for it
-        connection.terminate()
-
-
-async def _pin(connection: _Connection, side: Side) -> None:
-    try:
-        await connection.execute(LATER_SETTINGS)
-    except _DRIVER_ERRORS as error:
-        raise _translate(error, side, "preparing the session") from None
-
-
-# --- errors -----------------------------------------------------------------------------------------------------------
-
-_DRIVER_ERRORS: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
-"""asyncpg's own classes, and OSError, of which TimeoutError is one."""
-
-_NO_PLACE_REMEDY: Final = (
-    "Correct the text on the source (reading it fails there after SET client_encoding = 'UTF8'), "
-    "then start `replicator run` again: finished tables are kept."
-)
-
-
-def _as_psycopg(error: Exception) -> psycopg.Error:
-    """The same error as psycopg would raise it, so that both drivers' errors are told apart in one place."""
-    if not isinstance(error, asyncpg.PostgresError):
-        lost = isinstance(error, OSError) or "closed" in str(error)
-        return (psycopg.OperationalError if lost else psycopg.DatabaseError)(str(error) or "timeout expired")
-    if error.sqlstate.startswith("08"):
-        return psycopg.OperationalError(error.message or str(error))  # the driver's own has no message
-    fields = {
-        DiagnosticField.SQLSTATE: error.sqlstate,
-        DiagnosticField.MESSAGE_PRIMARY: error.message,
-        DiagnosticField.CONSTRAINT_NAME: error.constraint_name,
-        DiagnosticField.COLUMN_NAME: error.column_name,
-    }
-    try:
-        kind = psycopg.errors.lookup(error.sqlstate)
-    except KeyError:
-        kind = psycopg.DatabaseError
-    return kind(error.message, info={field: text.encode() if text else None for field, text in fields.items()})
-
-
-def _translate(error: Exception, side: Side, doing: str) -> ReplicatorError:
-    known = _as_psycopg(error)
-    failure = translate(known, side, doing, otherwise=CopyError)
-    if has_no_place(known):
-        failure.hint = _NO_PLACE_REMEDY
-    return failure

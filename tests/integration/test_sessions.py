@@ -6,7 +6,7 @@ from typing import Final
 import pytest
 from psycopg import sql
 
-from bootstrap.copy import _connected
+from bootstrap.driver import connected as asyncpg_session
 from replicator.errors import Side
 from replicator.postgres import Connection, connect, connected
 from tests.fixtures.databases import Database
@@ -85,7 +85,7 @@ async def test_law_7_a_session_and_a_copy_print_and_read_as_pinned(
 
     async with connected(database.dsn, side, "test") as connection:
         assert await shown(connection, side) == pinned(side)
-    async with _connected(database.dsn, side, {}) as copying:
+    async with asyncpg_session(database.dsn, side, {}) as copying:
         assert {name: await copying.fetchval(_SHOW, name) for name in expected(side)} == pinned(side)
 
 
@@ -103,7 +103,7 @@ async def test_law_7_the_search_path_of_the_application_stays_on_the_target(targ
 
     async with connected(target.dsn, Side.TARGET, "test") as connection:
         row = await (await connection.execute("SHOW search_path")).fetchone()
-    async with _connected(target.dsn, Side.TARGET, {}) as copying:
+    async with asyncpg_session(target.dsn, Side.TARGET, {}) as copying:
         copied = await copying.fetchval(_SHOW, "search_path")
 
     assert row == ("app, public",)
