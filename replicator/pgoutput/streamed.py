@@ -128,7 +128,6 @@ class Subtransactions:
         while self._places and self._places[-1] >= place:
             self._places.pop()
             self._ages.pop()
-        self._last = 0
         return place
 
     def _age(self, xid: int) -> int:

@@ -4,6 +4,7 @@ Nothing of them is durable, and nothing needs to be: whenever a stream begins, t
 again from its beginning. The files have no name, so that they are gone with the process.
 """
 
+import contextlib
 import struct
 import tempfile
 from collections.abc import Iterator
@@ -49,7 +50,8 @@ class _Kept:
         self.size = 0
 
     def close(self) -> None:
-        self._file.close()
+        with contextlib.suppress(OSError):  # what could not be written is not needed
+            self._file.close()
 
     def add(self, xid: int, payload: bytes, number: bytes) -> int:
         """Append a message; returns by how many bytes it has grown."""
@@ -188,11 +190,13 @@ class Streamed:
         described: dict[int, tuple[int, bytes]] = {}
         feed(commit.as_begin)
         for count, payload in enumerate(kept.read(), 1):
-            message = payload
+            message, number = payload, b""
             if payload[0] == RELATION:
                 message, number = payload[: -_NUMBER.size], payload[-_NUMBER.size :]
+            transaction = feed(message)
+            if number:
                 described[_oid(message)] = (*_NUMBER.unpack(number), message)
-            if (transaction := feed(message)) is not None:
+            if transaction is not None:
                 yield transaction
             elif count % _AT_ONCE == 0:
                 yield None

@@ -1,0 +1,297 @@
+"""Transactions that come before they commit: nothing of them before, everything after, and nothing that was aborted."""
+
+import contextlib
+import resource
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from replicator.errors import LocalDiskError, ProtocolError
+from replicator.model import Insert, LogicalMessage, Transaction
+from replicator.pgoutput.streamed import NOT_ORDINARY, Subtransactions, read_xid
+from replicator.pgoutput.transactions import Assembler
+from replicator.source.streamed import Streamed
+from tests.fixtures import wire
+
+MIB = 1024 * 1024
+
+
+class Fed:
+    """What comes out when messages go in, as the stream does it."""
+
+    def __init__(self, piece_bytes: int = MIB) -> None:
+        self.assembler = Assembler(piece_bytes)
+        self.streamed = Streamed(self.assembler)
+        self.transactions: list[Transaction] = []
+
+    def feed(self, *payloads: bytes) -> None:
+        for payload in payloads:
+            if self.streamed.in_block or payload[:1] in NOT_ORDINARY:
+                self.streamed.take(payload)
+                while self.streamed.replaying:
+                    self._keep(self.streamed.next_piece())
+            else:
+                self._keep(self.assembler.feed(payload))
+
+    def _keep(self, transaction: Transaction | None) -> None:
+        if transaction is not None:
+            self.transactions.append(transaction)
+
+    @property
+    def rows(self) -> list[list[bytes]]:
+        return [[c.new for c in item.changes if isinstance(c, Insert)] for item in self.transactions]
+
+
+@pytest.fixture
+def fed() -> Iterator[Fed]:
+    it = Fed()
+    yield it
+    it.streamed.close()
+
+
+def block(xid: int, *messages: bytes, first: bool = True) -> list[bytes]:
+    return [wire.stream_start(xid, first=first), *messages, wire.stream_stop()]
+
+
+def described(xid: int, *columns: bytes) -> bytes:
+    return wire.of(xid, wire.relation(5, columns or [b"id"]))
+
+
+def row(xid: int, value: bytes) -> bytes:
+    return wire.of(xid, wire.insert(5, [value]))
+
+
+# --- commits and aborts -----------------------------------------------------------------------------------------------
+
+
+def test_nothing_comes_out_before_the_commit_and_then_all_of_it(fed: Fed) -> None:
+    fed.feed(*block(7, described(7), row(7, b"1")), *block(7, row(8, b"2"), first=False))
+    assert fed.transactions == []
+    assert fed.streamed.size > 0
+
+    fed.feed(wire.stream_commit(7, 100, 108, 9))
+
+    assert fed.rows == [[b"1", b"2"]]
+    (transaction,) = fed.transactions
+    assert (transaction.commit_lsn, transaction.end_lsn, transaction.committed_at) == (100, 108, 9)
+    assert transaction.complete
+    assert fed.streamed.size == 0
+
+
+def test_transactions_come_out_in_the_order_of_their_commits_with_others_between(fed: Fed) -> None:
+    fed.feed(*block(7, described(7), row(7, b"1")), *block(9, described(9), row(9, b"2")))
+    fed.feed(wire.relation(5, [b"id"]), wire.begin(90), wire.insert(5, [b"3"]), wire.commit(90, 98))
+    fed.feed(*block(7, row(7, b"4"), first=False), wire.stream_commit(9, 100, 108), wire.stream_commit(7, 200, 208))
+
+    assert fed.rows == [[b"3"], [b"2"], [b"1", b"4"]]
+
+
+def test_an_aborted_transaction_never_comes_out(fed: Fed) -> None:
+    fed.feed(*block(7, described(7), row(7, b"1")), wire.stream_abort(7, 7))
+
+    assert (fed.transactions, fed.streamed.size) == ([], 0)
+    with pytest.raises(ProtocolError):
+        fed.feed(wire.stream_commit(7))
+
+
+def test_what_an_aborted_subtransaction_did_is_taken_back(fed: Fed) -> None:
+    fed.feed(*block(7, described(7), row(7, b"1"), row(8, b"2"), row(9, b"3"), row(8, b"4")))
+    fed.feed(wire.stream_abort(7, 9), wire.stream_abort(7, 8))
+    fed.feed(*block(7, row(7, b"5"), row(10, b"6"), first=False), wire.stream_commit(7))
+
+    assert fed.rows == [[b"1", b"5", b"6"]]
+
+
+def test_an_abort_of_what_never_came_takes_nothing_back(fed: Fed) -> None:
+    fed.feed(wire.stream_abort(3, 4), *block(7, described(7), row(7, b"1")), wire.stream_abort(7, 8))
+    fed.feed(wire.stream_abort(4, 4), wire.stream_commit(7))
+
+    assert fed.rows == [[b"1"]]
+
+
+def test_a_transaction_that_begins_again_forgets_what_came_before(fed: Fed) -> None:
+    fed.feed(*block(7, described(7), row(7, b"1")), *block(7, described(7), row(7, b"2")), wire.stream_commit(7))
+
+    assert fed.rows == [[b"2"]]
+
+
+def test_a_large_one_comes_in_pieces_and_lets_others_have_their_turn() -> None:
+    fed = Fed(piece_bytes=10_000)
+    values = [b"%d" % i for i in range(5000)]
+    fed.feed(*block(7, described(7), *(row(7, value) for value in values)), wire.stream_start(9), wire.stream_stop())
+    fed.streamed.take(wire.stream_commit(7))
+
+    out = []
+    while fed.streamed.replaying:
+        out.append(fed.streamed.next_piece())
+
+    pieces = [piece for piece in out if piece is not None]
+    assert [change.new for piece in pieces for change in piece.changes if isinstance(change, Insert)] == values
+    assert [piece.complete for piece in pieces] == [False] * (len(pieces) - 1) + [True]
+    assert max(piece.size for piece in pieces) < 11_000
+    assert None in out
+    fed.streamed.close()
+
+
+def test_every_kind_of_message_loses_its_xid_and_origins_are_left_out(fed: Fed) -> None:
+    messages = [wire.type_name(9, b"public", b"mood"), wire.relation(5, [b"id"]), wire.insert(5, [b"1"])]
+    messages += [wire.update(5, [b"2"], key=[b"1"]), wire.delete(5, key=[b"2"]), wire.truncate([5])]
+    messages += [wire.emitted(b"replicator", b"nonce")]
+    plain = Fed()
+    plain.feed(wire.begin(), *messages, wire.commit())
+
+    fed.feed(*block(7, wire.origin(1, b"far"), *(wire.of(7, message) for message in messages)), wire.stream_commit(7))
+
+    assert fed.transactions[0].changes == plain.transactions[0].changes
+    assert fed.transactions[0].changes[-1] == LogicalMessage("replicator", b"nonce")
+
+
+# --- descriptions -----------------------------------------------------------------------------------------------------
+
+
+def columns(transaction: Transaction) -> list[str]:
+    (change,) = transaction.changes
+    assert isinstance(change, Insert)
+    return [column.name for column in change.relation.columns]
+
+
+def test_a_description_holds_for_others_only_after_the_commit(fed: Fed) -> None:
+    fed.feed(wire.relation(5, [b"old"]), *block(7, described(7, b"new"), row(7, b"1")))
+    fed.feed(wire.begin(90), wire.insert(5, [b"2"]), wire.commit(90, 98), wire.stream_commit(7))
+    fed.feed(wire.begin(200), wire.insert(5, [b"3"]), wire.commit(200, 208))
+
+    assert [columns(transaction) for transaction in fed.transactions] == [["old"], ["new"], ["new"]]
+
+
+def test_a_description_that_came_later_outlives_the_commit(fed: Fed) -> None:
+    fed.feed(*block(7, described(7, b"old"), row(7, b"1")), *block(9, described(9, b"older"), row(9, b"2")))
+    fed.feed(wire.relation(5, [b"new"]), wire.stream_commit(9), wire.stream_commit(7))
+    fed.feed(wire.begin(200), wire.insert(5, [b"3"]), wire.commit(200, 208))
+
+    assert [columns(transaction) for transaction in fed.transactions] == [["older"], ["old"], ["new"]]
+
+
+def test_of_two_streamed_transactions_the_later_description_holds_whichever_commits_first(fed: Fed) -> None:
+    fed.feed(*block(7, described(7, b"first"), row(7, b"1")), *block(9, described(9, b"second"), row(9, b"2")))
+    fed.feed(wire.stream_commit(9), wire.stream_commit(7))
+    fed.feed(wire.begin(200), wire.insert(5, [b"3"]), wire.commit(200, 208))
+
+    assert [columns(transaction) for transaction in fed.transactions] == [["second"], ["first"], ["second"]]
+
+
+# --- where a rollback cuts --------------------------------------------------------------------------------------------
+
+
+class Nested:
+    """Subtransactions as a session has them: what each has written, and what is left."""
+
+    def __init__(self, top: int) -> None:
+        self.top, self.stack, self.next_xid = top, [top], top + 1
+        self.messages: list[int] = []
+        self.merged: dict[int, list[int]] = {top: []}
+
+    def save(self) -> None:
+        self.stack.append(self.next_xid % 2**32)
+        self.merged[self.stack[-1]] = []
+        self.next_xid += 1
+
+    def release(self) -> None:
+        if len(self.stack) > 1:
+            ended = self.stack.pop()
+            self.merged[self.stack[-1]] += [*self.merged[ended], ended]
+
+    def rolled_back(self) -> list[int]:
+        """The subtransactions that end, the oldest first, as the source tells them: the inner ones before the outer."""
+        if len(self.stack) == 1:
+            return []
+        ended = self.stack.pop()
+        return [*sorted(self.merged[ended], key=lambda xid: (xid - self.top) % 2**32), ended]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.sampled_from("wwwwsrb"), max_size=80), st.sampled_from([100, 2**32 - 3]))
+def test_a_rollback_leaves_exactly_what_others_wrote(steps: list[str], top: int) -> None:
+    nested, places = Nested(top), Subtransactions(top)
+    for step in steps:
+        if step == "w":
+            places.add(nested.stack[-1], len(nested.messages))
+            nested.messages.append(nested.stack[-1])
+        elif step == "s":
+            nested.save()
+        elif step == "r":
+            nested.release()
+        else:
+            ended = nested.rolled_back()
+            left = [xid for xid in nested.messages if xid not in ended]
+            for xid in ended:
+                place = places.abort(xid, len(nested.messages))
+                assert place <= len(nested.messages)
+                del nested.messages[place:]
+            assert nested.messages == left
+
+
+# --- what must not come -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "payloads",
+    [
+        [wire.stream_stop()],
+        [wire.stream_start(7, first=False)],
+        [wire.stream_commit(7)],
+        [wire.stream_start(7), wire.stream_start(8)],
+        [wire.stream_start(7), wire.stream_commit(7)],
+        [wire.stream_start(7), b"I"],
+        [wire.stream_start(7), b""],
+        [b""],
+        [wire.begin(), wire.stream_start(7)],
+        [wire.stream_start(7)[:-1]],
+        [wire.stream_abort(7, 8) + b"x"],
+        [*block(7), wire.stream_commit(7)[:-1]],
+        [*block(7, row(7, b"1")), wire.stream_commit(7)],
+    ],
+)
+def test_a_message_out_of_place_is_an_error(fed: Fed, payloads: list[bytes]) -> None:
+    with pytest.raises(ProtocolError):
+        fed.feed(*payloads)
+
+
+@given(st.binary(max_size=20))
+def test_whatever_comes_inside_a_block_is_read_or_refused(payload: bytes) -> None:
+    with contextlib.suppress(ProtocolError):
+        xid = read_xid(payload)
+        assert xid is None or 0 <= xid < 2**32
+
+
+# --- the disk ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_file_has_no_name(fed: Fed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+    fed.feed(*block(7, described(7), row(7, b"x" * MIB)))
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_a_place_for_files_it_says_so(fed: Fed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "absent"))
+
+    with pytest.raises(LocalDiskError, match="No such file"):
+        fed.feed(wire.stream_start(7))
+
+
+def test_without_room_it_says_so(fed: Fed) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    fed.feed(wire.stream_start(7), described(7))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (MIB, before[1]))
+    try:
+        with pytest.raises(LocalDiskError, match="too large"):
+            fed.feed(*[row(7, b"x" * MIB)] * 3, row(7, b"y"))
+        fed.streamed.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
