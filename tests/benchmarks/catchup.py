@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from tests.benchmarks import frame
+from tests.benchmarks.goals import WORKLOAD
 from tests.benchmarks.options import parser, tell
 from tests.benchmarks.peers import CATCH_UP, CONSUMERS, Floor, Native
 from tests.benchmarks.report import Comparison
@@ -43,7 +44,7 @@ def _compare(lab: Lab, name: str, options: argparse.Namespace) -> Comparison:
     tell(f"{backlog.title}: preparing")
     with prepared(lab, backlog) as stage:
         series = frame.in_turn(name, CONSUMERS, options.runs, lambda consumer, run: consumer.catch_up(stage, run))
-        facts = {"MB of WAL": round(stage.wal_bytes / 1e6)}
+        facts = {WORKLOAD: name, "MB of WAL": round(stage.wal_bytes / 1e6)}
     return Comparison(backlog.title, facts, series, baselines=(Floor.name, Native.name), compared=CATCH_UP)
 
 

@@ -70,7 +70,9 @@ def _options(stage: Stage, slot: str, end: str) -> list[str]:
     return [
         *("--start", "--no-loop", "--file=/dev/null", "--fsync-interval=0", f"--endpos={end}"),
         *(f"--dbname={stage.source.name}", f"--slot={slot}"),
+        # as replicator asks for it
         *("--option=proto_version=2", f"--option=publication_names={names}", "--option=messages=true"),
+        "--option=streaming=on",
     ]
 
 

@@ -99,14 +99,13 @@ class Comparison:
         costs = [(CPU, self.baselines[-1])] if any(series.median_cpu() is not None for series in self.series) else []
         return [(f"{name or self.whole} / {baseline}", name, baseline) for name, baseline in [*times, *costs]]
 
-    def of(self, name: str) -> Series | None:
-        """The series of that name."""
-        return next((series for series in self.series if series.name == name), None)
+    def median(self, consumer: str, name: str | None = None) -> float | None:
+        """A consumer's median, None if it is not in this comparison."""
+        return next((series.median(name) for series in self.series if series.name == consumer), None)
 
-    def ratio(self, series: Series, baseline: str, name: str | None) -> float | None:
-        """The quotient of the medians."""
-        other = self.of(baseline)
-        base, own = other and other.median(name), series.median(name)
+    def ratio(self, consumer: str, baseline: str, name: str | None = None) -> float | None:
+        """The quotient of two medians."""
+        own, base = self.median(consumer, name), self.median(baseline, name)
         return own / base if own is not None and base else None
 
     def _names(self, kind: Callable[[Measure], Mapping[str, float]]) -> list[str]:
@@ -166,7 +165,7 @@ def _series_json(comparison: Comparison, series: Series) -> dict[str, Any]:
         f"median {comparison.whole}": _rounded(series.median()),
         "medians": {name: _rounded(series.median(name)) for name in names},
         "ratios": {
-            heading: _rounded(comparison.ratio(series, baseline, name))
+            heading: _rounded(comparison.ratio(series.name, baseline, name))
             for heading, name, baseline in comparison.ratios
             if baseline != series.name
         },
@@ -233,7 +232,7 @@ def headings(comparison: Comparison) -> list[str]:
 def cells(comparison: Comparison, series: Series) -> list[str]:
     """A row of that table."""
     times = [series.median(part) for part in [*comparison.parts, None]]
-    ratios = [comparison.ratio(series, baseline, name) for _, name, baseline in comparison.ratios]
+    ratios = [comparison.ratio(series.name, baseline, name) for _, name, baseline in comparison.ratios]
     figures = [series.median(name) for name in [CPU, *comparison.figures]]
     return [str(len(series.measures)), *map(number, [*times, *ratios, *figures])]
 

@@ -1,0 +1,98 @@
+"""The goals, each beside what was measured."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from tests.benchmarks.peers import Floor, Native, Replicator
+from tests.benchmarks.report import CPU, Comparison, Report, number
+
+OF_FLOOR: Final = 1.15
+"""The most seconds that catching up may take, as a multiple of the floor's."""
+
+AS_FAST_AS_NATIVE: Final = 1.0
+CLEARLY_FASTER: Final = 1 / 1.3
+"""The most seconds as a multiple of native's: with TPC-B and with inserts, replicator is to be 1.3 times as fast."""
+
+CLEARLY_FASTER_ON: Final = frozenset({"tpcb", "wide-inserts", "thousands", "large", "toast-inserts"})
+
+P50_MS: Final = 5.0
+P99_MS: Final = 25.0
+LATENCY_OF_NATIVE: Final = 3.0
+
+COPY_OF_PEERS: Final = 0.65
+COPY_CPU_PER_GB: Final = 1.5
+COPY: Final = "replicator bootstrap"
+_CPU_PER_GB: Final = "CPU seconds per GB"
+
+WORKLOAD: Final = "workload"
+"""The fact that names the workload of a comparison."""
+
+
+_TIMES: Final = "×"  # noqa: RUF001  # as in the tables' prose
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """``limit`` is the most that ``value`` may be."""
+
+    subject: str
+    what: str
+    value: float
+    limit: float
+    unit: str = _TIMES
+
+    @property
+    def met(self) -> bool:
+        """Whether it is not above the limit."""
+        return self.value <= self.limit
+
+    def __str__(self) -> str:
+        return f"{self.subject}: {self.what} {number(self.value)} {self.unit}, goal {number(self.limit)} {self.unit}"
+
+
+def goals(reports: Mapping[str, Report]) -> list[Goal]:
+    """Every goal that something was measured for; ``reports`` by the name of the benchmark."""
+    readers = {"catchup": _catch_up, "latency": _latency, "snapshot": _copy}
+    return [
+        goal
+        for name, read in readers.items()
+        if name in reports
+        for comparison in reports[name].comparisons
+        for goal in read(comparison)
+    ]
+
+
+def most_of_native(workload: str) -> float:
+    """The most seconds that a workload may take, as a multiple of native's."""
+    return CLEARLY_FASTER if workload in CLEARLY_FASTER_ON else AS_FAST_AS_NATIVE
+
+
+def _catch_up(comparison: Comparison) -> Iterator[Goal]:
+    workload = str(comparison.facts[WORKLOAD])
+    subject = f"catch-up, {workload}"
+    for baseline, limit in ((Floor.name, OF_FLOOR), (Native.name, most_of_native(workload))):
+        yield from _goal(subject, f"seconds of {baseline}'s", comparison.ratio(Replicator.name, baseline), limit)
+    cost = comparison.ratio(Replicator.name, Native.name, CPU)
+    yield from _goal(subject, "processor seconds of native's", cost, AS_FAST_AS_NATIVE)
+
+
+def _latency(comparison: Comparison) -> Iterator[Goal]:
+    for name, limit in ((None, P50_MS), ("p99", P99_MS)):
+        called = name or comparison.whole
+        value, ratio = comparison.median(Replicator.name, name), comparison.ratio(Replicator.name, Native.name, name)
+        yield from _goal(comparison.title, called, value, limit, comparison.unit)
+        yield from _goal(comparison.title, f"{called} of native's", ratio, LATENCY_OF_NATIVE)
+
+
+def _copy(comparison: Comparison) -> Iterator[Goal]:
+    for baseline in comparison.baselines:
+        yield from _goal(comparison.title, f"seconds of {baseline}'s", comparison.ratio(COPY, baseline), COPY_OF_PEERS)
+    for fact, value in comparison.facts.items():
+        if _CPU_PER_GB in fact:
+            yield from _goal(comparison.title, fact, float(value), COPY_CPU_PER_GB, "s")
+
+
+def _goal(subject: str, what: str, value: float | None, limit: float, unit: str = _TIMES) -> Iterator[Goal]:
+    if value is not None:
+        yield Goal(subject, what, value, limit, unit)
