@@ -29,18 +29,14 @@ WORKLOAD: Final = "workload"
 """The fact that names the workload of a comparison."""
 
 
-_TIMES: Final = "×"  # noqa: RUF001  # as in the tables' prose
-
-
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """``limit`` is the most that ``value`` may be."""
+    """``limit`` is the most that ``value`` may be; ``unit`` is what stands behind the figure."""
 
     subject: str
-    what: str
     value: float
+    unit: str
     limit: float
-    unit: str = _TIMES
 
     @property
     def met(self) -> bool:
@@ -48,7 +44,7 @@ class Goal:
         return self.value <= self.limit
 
     def __str__(self) -> str:
-        return f"{self.subject}: {self.what} {number(self.value)} {self.unit}, goal {number(self.limit)} {self.unit}"
+        return f"{self.subject}: {number(self.value)} {self.unit} (goal: at most {number(self.limit)})"
 
 
 def goals(reports: Mapping[str, Report]) -> list[Goal]:
@@ -72,27 +68,28 @@ def _catch_up(comparison: Comparison) -> Iterator[Goal]:
     workload = str(comparison.facts[WORKLOAD])
     subject = f"catch-up, {workload}"
     for baseline, limit in ((Floor.name, OF_FLOOR), (Native.name, most_of_native(workload))):
-        yield from _goal(subject, f"seconds of {baseline}'s", comparison.ratio(Replicator.name, baseline), limit)
+        yield from _goal(subject, comparison.ratio(Replicator.name, baseline), f"times {baseline}'s seconds", limit)
     cost = comparison.ratio(Replicator.name, Native.name, CPU)
-    yield from _goal(subject, "processor seconds of native's", cost, AS_FAST_AS_NATIVE)
+    yield from _goal(subject, cost, f"times {Native.name}'s processor seconds", AS_FAST_AS_NATIVE)
 
 
 def _latency(comparison: Comparison) -> Iterator[Goal]:
     for name, limit in ((None, P50_MS), ("p99", P99_MS)):
-        called = name or comparison.whole
-        value, ratio = comparison.median(Replicator.name, name), comparison.ratio(Replicator.name, Native.name, name)
-        yield from _goal(comparison.title, called, value, limit, comparison.unit)
-        yield from _goal(comparison.title, f"{called} of native's", ratio, LATENCY_OF_NATIVE)
+        subject = f"{comparison.title}, {name or comparison.whole}"
+        ratio = comparison.ratio(Replicator.name, Native.name, name)
+        yield from _goal(subject, comparison.median(Replicator.name, name), comparison.unit, limit)
+        yield from _goal(subject, ratio, f"times {Native.name}'s", LATENCY_OF_NATIVE)
 
 
 def _copy(comparison: Comparison) -> Iterator[Goal]:
     for baseline in comparison.baselines:
-        yield from _goal(comparison.title, f"seconds of {baseline}'s", comparison.ratio(COPY, baseline), COPY_OF_PEERS)
+        ratio = comparison.ratio(COPY, baseline)
+        yield from _goal(comparison.title, ratio, f"times the seconds of {baseline}", COPY_OF_PEERS)
     for fact, value in comparison.facts.items():
         if _CPU_PER_GB in fact:
-            yield from _goal(comparison.title, fact, float(value), COPY_CPU_PER_GB, "s")
+            yield from _goal(comparison.title, float(value), fact, COPY_CPU_PER_GB)
 
 
-def _goal(subject: str, what: str, value: float | None, limit: float, unit: str = _TIMES) -> Iterator[Goal]:
+def _goal(subject: str, value: float | None, unit: str, limit: float) -> Iterator[Goal]:
     if value is not None:
-        yield Goal(subject, what, value, limit, unit)
+        yield Goal(subject, value, unit, limit)
