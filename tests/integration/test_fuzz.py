@@ -7,6 +7,7 @@ more of them.
 import os
 import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
@@ -15,11 +16,15 @@ from typing import Any, Final
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from psycopg.conninfo import make_conninfo
 
 from replicator.errors import ProtocolError
+from replicator.model import Transaction
 from replicator.pgoutput import decoder as in_use
+from replicator.pgoutput.streamed import NOT_ORDINARY
 from replicator.pgoutput.transactions import Assembler
 from replicator.source.frames import read_keepalive
+from replicator.source.streamed import Streamed
 from replicator.spool.lines import Reader, encode
 from tests.fixtures.databases import drop, new_source
 from tests.fixtures.servers import AnyServer
@@ -33,7 +38,7 @@ CREATE TYPE mood AS ENUM ('glad', 'sad');
 CREATE TABLE a (id int PRIMARY KEY, feels mood, body text, raw bytea, numbers numeric[]);
 CREATE TABLE b (id int, body text); ALTER TABLE b REPLICA IDENTITY FULL;
 CREATE TABLE "ünï" ("we""ird" text, b int, PRIMARY KEY ("we""ird", b));
-ALTER TABLE a ALTER body SET STORAGE EXTERNAL;
+ALTER TABLE a ALTER body SET STORAGE EXTERNAL; ALTER TABLE b ALTER body SET STORAGE PLAIN;
 CREATE PUBLICATION p FOR TABLE a, b, "ünï";
 """,
     "SELECT pg_create_logical_replication_slot('fuzz', 'pgoutput')",
@@ -52,9 +57,16 @@ TRUNCATE a, b RESTART IDENTITY CASCADE;
 )
 """Each a transaction."""
 
+LARGE: Final = """
+INSERT INTO b SELECT n, repeat('b', 5000) FROM generate_series(1, 20) n; SAVEPOINT one;
+INSERT INTO b SELECT n, repeat('c', 5000) FROM generate_series(1, 20) n; ROLLBACK TO one;
+UPDATE b SET body = 'streamed'; ALTER TABLE b ADD COLUMN c int; INSERT INTO b VALUES (7, NULL, 1);
+"""
+"""More than the source keeps in memory, so that it sends it before it ends."""
+
 MESSAGES: Final = """
 SELECT data FROM pg_logical_slot_peek_binary_changes('fuzz', NULL, NULL,
-  'proto_version', '2', 'publication_names', 'p', 'messages', 'true')
+  'proto_version', '2', 'publication_names', 'p', 'messages', 'true', 'streaming', %s)
 """
 
 
@@ -64,7 +76,18 @@ def captured(source_server: AnyServer) -> Iterator[Sequence[bytes]]:
     source = new_source(source_server)
     for statements in HISTORY:
         source.execute(statements)
-    yield [bytes(data) for (data,) in source.fetch(MESSAGES)]
+    yield [bytes(data) for (data,) in source.fetch(MESSAGES, ["off"])]
+    drop(source)
+
+
+@pytest.fixture(scope="module")
+def streamed(source_server: AnyServer) -> Iterator[Sequence[bytes]]:
+    """What a server sent of transactions that it streams: two that commit, one that does not."""
+    source = new_source(source_server)
+    for statements in (*HISTORY[:2], f"BEGIN; {LARGE} COMMIT", f"BEGIN; {LARGE} ROLLBACK", HISTORY[3]):
+        source.execute(statements.replace("ADD COLUMN c", "ADD COLUMN IF NOT EXISTS c").replace("'fuzz'", "'bent'"))
+    small = replace(source, dsn=make_conninfo(source.dsn, options="-c logical_decoding_work_mem=64kB"))
+    yield [bytes(data) for (data,) in small.fetch(MESSAGES.replace("'fuzz'", "'bent'"), ["on"])]
     drop(source)
 
 
@@ -113,9 +136,10 @@ BENDS: Final[st.SearchStrategy[Bend]] = st.one_of(
 @st.composite
 def bent(draw: st.DrawFn, messages: Sequence[bytes]) -> bytes:
     """One of them with up to four changes, perhaps with another one's end."""
-    data = bytearray(draw(st.sampled_from(messages)))
+    different = list({(message[0], len(message)): message for message in messages if message}.values())
+    data = bytearray(draw(st.sampled_from(different)))
     if draw(st.integers(0, 4)) == 0:
-        other = draw(st.sampled_from(messages))
+        other = draw(st.sampled_from(different))
         data[draw(st.integers(0, len(data))) :] = other[draw(st.integers(0, len(other))) :]
     for bend in draw(st.lists(BENDS, max_size=4)):
         bend(data)
@@ -224,6 +248,43 @@ def test_messages_in_any_order_and_shape_are_refused_or_put_together(
     except ProtocolError:
         return
     assert assembler.size >= 0
+
+
+def play(messages: Sequence[bytes]) -> list[Transaction]:
+    """What the stream does with messages, streamed ones too."""
+    assembler, done = Assembler(10**6), []
+    kept = Streamed(assembler)
+    try:
+        for message in messages:
+            if not (kept.in_block or message[:1] in NOT_ORDINARY):
+                done.append(assembler.feed(message))
+                continue
+            kept.take(message)
+            while kept.replaying:
+                done.append(kept.next_piece())
+    finally:
+        kept.close()
+    return [transaction for transaction in done if transaction is not None]
+
+
+def test_what_a_real_server_streams_is_read(streamed: Sequence[bytes]) -> None:
+    assert {message[:1] for message in streamed} >= {b"S", b"E", b"A", b"c"}
+    assert max(len(transaction.changes) for transaction in play(streamed)) == 41
+
+
+@thorough
+@given(data=st.data())
+def test_streamed_transactions_in_any_order_and_shape_are_refused_or_read(
+    streamed: Sequence[bytes], data: st.DataObject
+) -> None:
+    bends = data.draw(st.lists(st.tuples(st.integers(0, len(streamed)), st.integers(0, 3)), min_size=1, max_size=3))
+    messages = list(streamed)
+    for place, lost in bends:
+        messages[place : place + lost] = data.draw(st.lists(bent(streamed), max_size=1))
+    try:
+        play(messages)
+    except ProtocolError:
+        return
 
 
 @thorough
