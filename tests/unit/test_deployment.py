@@ -200,14 +200,6 @@ def declared(requirements: list[str]) -> set[str]:
     return {re.split(r"[\[<>=,]", requirement)[0] for requirement in requirements}
 
 
-def test_the_image_has_the_versions_that_the_tests_ran_with() -> None:
-    everything = pins("requirements.lock")
-
-    assert {name: everything.get(name) for name in pins("requirements-runtime.lock")} == pins(
-        "requirements-runtime.lock"
-    )
-
-
 def test_the_image_has_every_dependency_and_nothing_of_development() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = {name for requirements in project["optional-dependencies"].values() for name in declared(requirements)}
@@ -215,11 +207,3 @@ def test_the_image_has_every_dependency_and_nothing_of_development() -> None:
 
     assert declared(project["dependencies"]) <= runtime
     assert not extras & runtime
-
-
-def test_every_pin_of_the_image_has_its_hashes() -> None:
-    lock = (ROOT / "requirements-runtime.lock").read_text()
-
-    for block in re.split(r"\n(?=\w)", lock):
-        if "==" in block.partition("\n")[0]:
-            assert "--hash=sha256:" in block
