@@ -1,23 +1,17 @@
-"""The database that is copied: one large narrow table, a wide one, TOASTed rows, many small tables, four indexes.
+"""The databases that are copied: narrow, wide, TOASTed rows, many tables, and a mixture of all, with their indexes.
 
 No foreign keys: replicator adds them at cutover, pg_restore at once, so they would not be compared.
 """
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from psycopg import sql
 
 from tests.fixtures.databases import Database
 
-_READING_BYTES: Final = 120
-_ORDER_BYTES: Final = 560
-_DOCUMENT_BYTES: Final = 16_800
-"""What a row takes on disk with its indexes."""
-
-_READINGS_SHARE: Final = 0.45
-_ORDERS_SHARE: Final = 0.35
-_DOCUMENTS_SHARE: Final = 0.20
-
+_NO_TIMEOUT: Final = sql.SQL("SET statement_timeout = 0;")
 _READINGS: Final = sql.SQL("""
 CREATE TABLE readings (id bigint NOT NULL, sensor integer NOT NULL, taken_at timestamptz NOT NULL,
                        value double precision);
@@ -52,10 +46,37 @@ INSERT INTO documents SELECT n, 'Document ' || n, repeat(md5(n::text), 500) FROM
 ALTER TABLE documents ADD PRIMARY KEY (id);
 CREATE INDEX documents_title ON documents (title);
 """)
-_SMALL: Final = sql.SQL("""
+_ONE_OF_MANY: Final = sql.SQL("""
 CREATE TABLE {name} (id integer PRIMARY KEY, label text NOT NULL, since timestamptz NOT NULL);
-INSERT INTO {name} SELECT n, 'label ' || n, now() FROM generate_series(1, 50) n;
+INSERT INTO {name} SELECT n, 'label ' || n, now() FROM generate_series(1, {rows}) n;
 """)
+_SMALL_ROWS: Final = 50
+_FEW: Final = 50
+_MANY: Final = 500
+"""How many small tables are in the mixture, and how many tables `many` has."""
+
+
+@dataclass(frozen=True, slots=True)
+class Large:
+    """A large table: what makes it, and the bytes that a row takes on disk with its indexes."""
+
+    statement: sql.SQL
+    row_bytes: int
+
+
+_NARROW: Final = Large(_READINGS, 120)
+_WIDE: Final = Large(_ORDERS, 560)
+_TOASTED: Final = Large(_DOCUMENTS, 16_800)
+_ONE_OF_MANY_BYTES: Final = 105
+
+DATASETS: Final[Mapping[str, Sequence[tuple[Large, float]]]] = {
+    "narrow": [(_NARROW, 1.0)],
+    "wide": [(_WIDE, 1.0)],
+    "toasted": [(_TOASTED, 1.0)],
+    "many": [],
+    "mixed": [(_NARROW, 0.45), (_WIDE, 0.35), (_TOASTED, 0.20)],
+}
+"""Large tables with their shares; `many` has none, `mixed` small ones besides."""
 
 TABLES: Final = sql.SQL("SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'")
 
@@ -65,19 +86,23 @@ SELECT sum(pg_table_size(oid))::bigint, sum(pg_indexes_size(oid))::bigint
 """
 
 
-def fill(source: Database, megabytes: int, small_tables: int) -> None:
-    """Make about so many megabytes (10^6 bytes), indexes counted, and as many small tables besides."""
+def fill(source: Database, dataset: str, megabytes: int) -> None:
+    """Make about so many megabytes (10^6 bytes), indexes counted."""
     total = megabytes * 1_000_000
-    for statement, share, row_bytes in (
-        (_READINGS, _READINGS_SHARE, _READING_BYTES),
-        (_ORDERS, _ORDERS_SHARE, _ORDER_BYTES),
-        (_DOCUMENTS, _DOCUMENTS_SHARE, _DOCUMENT_BYTES),
-    ):
-        rows = sql.Literal(max(1, round(total * share / row_bytes)))
-        source.execute(statement.format(rows=rows).as_string())
-    for number in range(1, small_tables + 1):
-        source.execute(_SMALL.format(name=sql.Identifier(f"small_{number}")).as_string())
+    for large, share in DATASETS[dataset]:
+        rows = sql.Literal(max(1, round(total * share / large.row_bytes)))
+        source.execute((_NO_TIMEOUT + large.statement.format(rows=rows)).as_string())
+    if dataset == "many":
+        _fill_many(source, _MANY, max(1, total // _MANY // _ONE_OF_MANY_BYTES))
+    elif dataset == "mixed":
+        _fill_many(source, _FEW, _SMALL_ROWS)
     source.execute("VACUUM ANALYZE", superuser=True)
+
+
+def _fill_many(source: Database, tables: int, rows: int) -> None:
+    for number in range(1, tables + 1):
+        name = sql.Identifier(f"small_{number}")
+        source.execute(_ONE_OF_MANY.format(name=name, rows=sql.Literal(rows)).as_string())
 
 
 def sizes(source: Database) -> tuple[int, int]:

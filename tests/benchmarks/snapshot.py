@@ -1,65 +1,69 @@
-"""Copying a database: `replicator bootstrap` beside pg_dump and pg_restore with as many connections.
+"""Copying a database: `replicator bootstrap` beside pg_dump, pg_restore and pgcopydb with as many connections.
 
-python -m tests.benchmarks.snapshot [--megabytes 800] [--target 18] [--jobs 2] [--runs 3] [--json]
+python -m tests.benchmarks.snapshot [--dataset narrow mixed] [--megabytes 1000 5000] [--jobs 2] [--runs 5] [--json FILE]
 """
 
 import argparse
-import itertools
+import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple, Protocol
 
-from replicator.config import Settings
 from replicator.demo.roles import render_like, supabase_like
-from replicator.demo.servers import Server
 from replicator.demo.worker import command, environment
-from tests.benchmarks import report
-from tests.benchmarks.options import finish, parser, positive, tell
+from tests.benchmarks import frame, goals
+from tests.benchmarks.options import parser, positive, tell
 from tests.benchmarks.processes import BenchmarkError, Child, Exit, client_environment
-from tests.benchmarks.report import Comparison, Measure, Series, print_report
-from tests.benchmarks.sample import fill, sizes, table_names
-from tests.benchmarks.servers import Fingerprint, dropped_at_end, fingerprint, program, running, settle, version
+from tests.benchmarks.report import Comparison, Measure, Series
+from tests.benchmarks.sample import DATASETS, fill, sizes, table_names
+from tests.benchmarks.servers import Fingerprint, dropped_at_end, fingerprint, program, settle
+from tests.benchmarks.stage import Lab, settings_of
+from tests.benchmarks.usage import CONSUMER, Meter
 from tests.fixtures.databases import Database
 
-SOURCE_MAJOR: Final = 17
-
 _START_UP: Final = "start-up (--version)"
+_START_UP_CPU: Final = "CPU start-up"
 _DUMP: Final = "dump"
 _RESTORE: Final = "restore"
 _ANALYZE: Final = "analyze (not in total)"
 
+_NOTES: Final = (
+    "all copy over as many connections a side (REPLICATOR_COPY_JOBS, --jobs, --table-jobs); replicator builds indexes "
+    "beside that over as many more to the target (REPLICATOR_INDEX_JOBS), the others when the rows are in",
+    "pg_dump --format=directory, then pg_restore: the sum of both. pg_dump compresses by default, which costs more "
+    "than it saves between fast disks: so it is measured with --compress=none (plain), too",
+    "total of replicator: schema, rows, indexes and ANALYZE, start-up included; ANALYZE is not in the total of "
+    "pg_dump and pg_restore",
+    "CPU: all processes together, the servers' included; CPU consumer: replicator with the pg_dump that it starts, or "
+    "its peer's programs; per GB (10^9 bytes of tables with TOAST, without indexes) its start-up is left out",
+    "no foreign keys; every run ends with a comparison of all tables (count and hash of all rows)",
+)
+
 
 @dataclass(frozen=True, slots=True)
-class Job:
-    """A filled source, and how it is to be copied; ``timeout`` is seconds for one program."""
+class Task:
+    """A filled source, what its tables hold, and over how many connections it is copied."""
 
+    lab: Lab
     source: Database
-    target_server: Server
     expected: Fingerprint
-    options: argparse.Namespace
-    folder: Path
+    jobs: int
 
-    @property
-    def source_server(self) -> Server:
-        """The source's server."""
-        assert isinstance(self.source.server, Server)
-        return self.source.server
-
-    def run(self, arguments: Sequence[str | Path], variables: dict[str, str]) -> Exit:
+    def run(self, arguments: Sequence[str | Path], variables: Mapping[str, str]) -> Exit:
         """Run a program to its end. Raises BenchmarkError."""
-        with Child(arguments, variables, self.folder / "log") as child:
-            return child.succeed(self.options.timeout)
+        with Child(arguments, variables, self.lab.folder / "log") as child:
+            return child.succeed(self.lab.timeout)
 
     @contextmanager
     def fresh_target(self, name: str) -> Iterator[Database]:
         """An empty target, behind a checkpoint; what was copied into it is compared at the end of the block."""
-        target = Database(self.target_server, name, render_like(self.target_server, name))
+        target = Database(self.lab.target, name, render_like(self.lab.target, name))
         with dropped_at_end(target):
-            settle(self.source_server, self.target_server)
+            settle(self.lab.source, self.lab.target)
             yield target
             found = fingerprint(target, [table for table, *_ in self.expected])
             if found != self.expected:
@@ -67,57 +71,106 @@ class Job:
                 raise BenchmarkError(f"{name}: the target differs from the source in {', '.join(wrong)}")
 
 
-# --- the two ways -----------------------------------------------------------------------------------------------------
+def _measure(ends: Sequence[Exit], parts: Mapping[str, float], servers: Mapping[str, float]) -> Measure:
+    """The programs of one run together, and what the servers used meanwhile."""
+    figures = {CONSUMER: sum(end.cpu_seconds for end in ends), **servers}
+    return Measure(sum(end.seconds for end in ends), parts, sum(figures.values()), figures)
 
 
-def _replicator(job: Job, run: int) -> Measure:
+# --- the ways ---------------------------------------------------------------------------------------------------------
+
+
+class Way(Protocol):
+    """A way to copy a database; only what its total counts is measured."""
+
+    @property
+    def name(self) -> str: ...
+
+    def copy(self, task: Task, run: int) -> Measure:
+        """Copy into a database of its own."""
+
+
+class Replicator:
     """`replicator bootstrap`: schema, rows, keys, indexes and statistics."""
-    with job.fresh_target(f"replicator_{run}") as target:
-        variables = environment(_settings(job, target))
-        ended = job.run([command(), "bootstrap"], variables)
-        job.run([command(), "cleanup"], variables)
-    alone = job.run([command(), "--version"], variables)
-    return Measure(ended.seconds, {_START_UP: alone.seconds}, ended.cpu_seconds)
+
+    name: Final = goals.COPY
+
+    def copy(self, task: Task, run: int) -> Measure:
+        """Copy, and remove what the migration has left."""
+        with task.fresh_target(f"replicator_{run}") as target:
+            settings = {
+                "copy_jobs": task.jobs,
+                "index_jobs": task.jobs,
+                "pg_bin": str(task.lab.source.installation.programs),
+            }
+            variables = environment(settings_of(task.source, target, settings))
+            meter = Meter(task.lab.source, task.lab.target)
+            ended = task.run([command(), "bootstrap"], variables)
+            servers = meter.figures(None)
+            task.run([command(), "cleanup"], variables)
+        alone = task.run([command(), "--version"], variables)
+        measure = _measure([ended], {_START_UP: alone.seconds}, servers)
+        return replace(measure, figures={**measure.figures, _START_UP_CPU: alone.cpu_seconds})
 
 
-def _settings(job: Job, target: Database) -> Settings:
-    return Settings.model_validate({
-        "SOURCE_DATABASE_URL": job.source.dsn,
-        "TARGET_DATABASE_URL": target.dsn,
-        "copy_jobs": job.options.jobs,
-        "index_jobs": job.options.index_jobs,
-        "pg_bin": str(job.source_server.installation.programs),
-        "http_port": 0,
-    })  # fmt: skip
-
-
-def _dump_and_restore(job: Job, run: int) -> Measure:
+class DumpAndRestore(NamedTuple):
     """pg_dump into a folder, then pg_restore out of it, then the statistics that pg_restore does not make."""
-    with job.fresh_target(f"restored_{run}") as target, tempfile.TemporaryDirectory(dir=job.folder) as folder:
-        ended = {part: job.run(arguments, variables) for part, arguments, variables in _steps(job, target, folder)}
-    counted = [ended[_DUMP], ended[_RESTORE]]
-    return Measure(
-        sum(item.seconds for item in counted),
-        {part: item.seconds for part, item in ended.items()},
-        sum(item.cpu_seconds for item in counted),
-    )
+
+    name: str
+    options: Sequence[str]
+
+    def copy(self, task: Task, run: int) -> Measure:
+        """Dump and restore."""
+        with (
+            task.fresh_target(f"restored_{run}") as target,
+            tempfile.TemporaryDirectory(dir=task.lab.folder) as folder,
+        ):
+            pg_dump, pg_restore, vacuumdb = (
+                program(task.lab.source, name) for name in ("pg_dump", "pg_restore", "vacuumdb")
+            )
+            source, destination = client_environment(task.source.dsn), client_environment(target.dsn)
+            dump, into = f"{folder}/dump", f"--dbname={target.name}"
+            common = (f"--jobs={task.jobs}", "--no-owner", "--no-privileges")
+            meter = Meter(task.lab.source, task.lab.target)
+            ends = {
+                _DUMP: task.run([pg_dump, "--format=directory", *self.options, *common, f"--file={dump}"], source),
+                _RESTORE: task.run([pg_restore, *common, "--exit-on-error", into, dump], destination),
+            }
+            servers = meter.figures(None)
+            analyzed = task.run([vacuumdb, "--analyze-only", f"--jobs={task.jobs}", into], destination)
+        parts = {part: end.seconds for part, end in ends.items()}
+        return _measure(list(ends.values()), {**parts, _ANALYZE: analyzed.seconds}, servers)
 
 
-def _steps(job: Job, target: Database, folder: str) -> Iterator[tuple[str, list[str | Path], dict[str, str]]]:
-    """What to run: the part's name, the arguments, the environment."""
-    source, destination = client_environment(job.source.dsn), client_environment(target.dsn)
-    pg_dump, pg_restore, vacuumdb = (program(job.source_server, n) for n in ("pg_dump", "pg_restore", "vacuumdb"))
-    jobs, plain, into = f"--jobs={job.options.jobs}", ("--no-owner", "--no-privileges"), f"--dbname={target.name}"
-    dump = f"{folder}/dump"
-    compress = f"--compress={job.options.compress}"
-    yield _DUMP, [pg_dump, "--format=directory", jobs, compress, *plain, f"--file={dump}"], source
-    yield _RESTORE, [pg_restore, jobs, *plain, "--exit-on-error", into, dump], destination
-    yield _ANALYZE, [vacuumdb, "--analyze-only", jobs, into], destination
+class PgCopyDb:
+    """`pgcopydb clone`."""
+
+    name: Final = "pgcopydb"
+
+    def copy(self, task: Task, run: int) -> Measure:
+        """Clone: schema, rows, indexes and statistics."""
+        with (
+            task.fresh_target(f"pgcopydb_{run}") as target,
+            tempfile.TemporaryDirectory(dir=task.lab.folder) as folder,
+        ):
+            urls = {"PGCOPYDB_SOURCE_PGURI": task.source.dsn, "PGCOPYDB_TARGET_PGURI": target.dsn}
+            jobs = (f"--table-jobs={task.jobs}", f"--index-jobs={task.jobs}")
+            meter = Meter(task.lab.source, task.lab.target)
+            ended = task.run(
+                [self.name, "clone", *jobs, "--no-owner", "--no-acl", f"--dir={folder}/work"],
+                {**client_environment(target.dsn), **urls},
+            )
+            return _measure([ended], {}, meter.figures(None))
 
 
-_PEER: Final = "pg_dump + pg_restore"
-_OURS: Final = "replicator bootstrap"
-_WAYS: Final[dict[str, Callable[[Job, int], Measure]]] = {_PEER: _dump_and_restore, _OURS: _replicator}
+def _ways() -> list[Way]:
+    peers: list[Way] = [
+        DumpAndRestore("pg_dump + pg_restore", ()),
+        DumpAndRestore("pg_dump (plain) + pg_restore", ("--compress=none",)),
+    ]
+    if shutil.which(PgCopyDb.name):
+        peers.append(PgCopyDb())
+    return [*peers, Replicator()]
 
 
 # --- the comparison ---------------------------------------------------------------------------------------------------
@@ -125,78 +178,45 @@ _WAYS: Final[dict[str, Callable[[Job, int], Measure]]] = {_PEER: _dump_and_resto
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, and return the exit code."""
-    options = _parser().parse_args(arguments)
-    return finish(lambda: _measure_all(options))
-
-
-def _parser() -> argparse.ArgumentParser:
     made = parser(__doc__)
-    made.add_argument("--megabytes", type=positive, default=800, help="size of the source, indexes counted")
-    made.add_argument("--small-tables", type=positive, default=200, help="tables of 50 rows besides")
-    made.add_argument("--target", type=int, choices=(17, 18), default=18, help="major version of the target")
+    made.add_argument("--dataset", nargs="+", choices=DATASETS, default=list(DATASETS), metavar="NAME")
+    made.add_argument("--megabytes", nargs="+", type=positive, default=[1000], help="sizes, indexes counted")
     made.add_argument("--jobs", type=positive, default=2, help="connections of each way to each side")
-    made.add_argument("--index-jobs", type=positive, default=2, help="REPLICATOR_INDEX_JOBS")
-    made.add_argument("--compress", default="none", help="pg_dump's; its own default (gzip) is slower")
-    return made
+    return frame.run(made.parse_args(arguments), _measure_all, _NOTES)
 
 
-def _measure_all(options: argparse.Namespace) -> None:
-    with (
-        tempfile.TemporaryDirectory(prefix="replicator-benchmark-") as folder,
-        running("source", SOURCE_MAJOR) as source_server,
-        running("target", options.target) as target_server,
-    ):
-        tell(f"filling {options.megabytes} MB")
-        source = Database(source_server, "bench", supabase_like(source_server, "bench"))
-        fill(source, options.megabytes, options.small_tables)
-        expected = fingerprint(source, table_names(source))
-        comparison = _compare(Job(source, target_server, expected, options, Path(folder)))
-        facts = report.environment(source=version(source_server), target=version(target_server))
-    print_report([comparison], facts, _notes(options), as_json=options.json)
+def _measure_all(lab: Lab, options: argparse.Namespace) -> Iterator[Comparison]:
+    for megabytes in options.megabytes:
+        for dataset in options.dataset:
+            yield _compare(lab, dataset, megabytes, options)
 
 
-def _compare(job: Job) -> Comparison:
-    measures: dict[str, list[Measure]] = {name: [] for name in _WAYS}
-    for run, name in _turns(job.options.runs):
-        measure = _WAYS[name](job, run)
-        measures[name].append(measure)
-        tell(f"run {run + 1}, {name} {measure.seconds:.2f} s")
-    series = tuple(Series(name, tuple(found)) for name, found in measures.items())
-    return Comparison("copy of a database", _facts(job, series), series, baselines=(_PEER,))
+def _compare(lab: Lab, dataset: str, megabytes: int, options: argparse.Namespace) -> Comparison:
+    title = f"copy, {dataset}, {megabytes:,} MB"
+    tell(f"{title}: filling")
+    name = f"copy_{dataset}_{megabytes}"
+    source = Database(lab.source, name, supabase_like(lab.source, name))
+    ways = _ways()
+    with dropped_at_end(source):
+        fill(source, dataset, megabytes)
+        task = Task(lab, source, fingerprint(source, table_names(source)), options.jobs)
+        series = frame.in_turn(title, ways, options.runs, lambda way, run: way.copy(task, run))
+        facts = _facts(task, series)
+    return Comparison(title, facts, series, baselines=tuple(way.name for way in ways[:-1]))
 
 
-def _turns(runs: int) -> Iterator[tuple[int, str]]:
-    """Each way once a run, the other way round every second time: nobody always comes first."""
-    return itertools.chain.from_iterable(
-        ((run, name) for name in list(_WAYS)[:: -1 if run % 2 else 1]) for run in range(runs)
-    )
-
-
-def _facts(job: Job, series: Sequence[Series]) -> dict[str, float]:
-    table_bytes, index_bytes = sizes(job.source)
-    facts: dict[str, float] = {
+def _facts(task: Task, series: Sequence[Series]) -> dict[str, float]:
+    table_bytes, index_bytes = sizes(task.source)
+    ours = next(item for item in series if item.name == Replicator.name)
+    cpu = (ours.median(CONSUMER) or 0) - (ours.median(_START_UP_CPU) or 0)
+    return {
+        "tables": len(task.expected),
+        "rows": sum(rows for _, rows, _ in task.expected),
         "MB of tables": round(table_bytes / 1e6),
         "MB of indexes": round(index_bytes / 1e6),
-        "tables": len(job.expected),
-        "rows": sum(rows for _, rows, _ in job.expected),
+        "connections": task.jobs,
+        "replicator's CPU seconds per GB of tables, start-up apart": round(cpu / (table_bytes / 1e9), 2),
     }
-    cpu = next(item for item in series if item.name == _OURS).median_cpu()
-    if cpu is not None:
-        facts["replicator's CPU seconds per GB of tables"] = round(cpu / (table_bytes / 1e9), 2)
-    return facts
-
-
-def _notes(options: argparse.Namespace) -> list[str]:
-    return [
-        f"both copy over {options.jobs} connections a side (REPLICATOR_COPY_JOBS, --jobs); replicator "
-        f"builds indexes beside that over {options.index_jobs} more to the target "
-        "(REPLICATOR_INDEX_JOBS), pg_restore over its own when the rows are in",
-        f"pg_dump --format=directory --compress={options.compress}, then pg_restore: the sum of both; "
-        "replicator's time has ANALYZE in it, theirs has not",
-        "no foreign keys; every run ends with a comparison of all tables (count and hash of all rows)",
-        "fsync and autovacuum off, a checkpoint before each run, everything on one machine",
-        "CPU: seconds of the programs over the whole run, their children's too, the servers' work apart",
-    ]
 
 
 if __name__ == "__main__":
