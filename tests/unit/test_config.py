@@ -34,6 +34,10 @@ def test_two_urls_are_enough() -> None:
     assert settings.publications == ()
 
 
+def test_http_is_for_this_machine_unless_it_is_said() -> None:
+    assert load_settings().http_host == "127.0.0.1"
+
+
 def test_each_setting_is_read_under_its_own_name(environment: pytest.MonkeyPatch) -> None:
     environment.setenv("REPLICATOR_SCHEMA", "existing")
     environment.setenv("REPLICATOR_KEYLESS", "insert-only")
