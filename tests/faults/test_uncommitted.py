@@ -1,0 +1,127 @@
+"""What may happen to a large transaction that the source sends before it commits (laws 1 and 2).
+
+The worker keeps it in a temporary file, which nothing outlives: after any of this the source sends it again.
+"""
+
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from replicator.config import MIB
+from tests.faults.stage import Stage
+from tests.fixtures.migration import Migration
+from tests.fixtures.waiting import wait_until
+from tests.fixtures.worker import Worker
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="looks for open files in /proc")
+
+_FILL = "INSERT INTO bulk SELECT n, repeat(md5(n::text), 40) FROM generate_series({0}, {0} + 7999) n"
+"""10 MB a time."""
+
+
+@pytest.fixture
+def early(stage: Stage) -> Migration:
+    """A migration whose source sends transactions as soon as they are larger than 64 kB."""
+    source = stage.migration.source
+    source.execute(f"ALTER DATABASE {source.name} SET logical_decoding_work_mem = '64kB'")
+    source.execute("CREATE TABLE IF NOT EXISTS bulk (id int PRIMARY KEY, body text)")
+    source.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_replication", superuser=True)
+    stage.migration.assert_equal()
+    source.execute("TRUNCATE bulk")
+    return stage.migration
+
+
+def kept(worker: Worker) -> int:
+    """Bytes in the worker's temporary files."""
+    size = 0
+    for link in Path(f"/proc/{worker.pid}/fd").iterdir():
+        try:
+            opened = link.readlink()
+            if opened.is_relative_to(tempfile.gettempdir()) and opened.name.endswith("(deleted)"):
+                size += link.stat().st_size
+        except FileNotFoundError:
+            continue
+    return size
+
+
+@contextmanager
+def half_sent(migration: Migration) -> Iterator[psycopg.Connection[tuple[object, ...]]]:
+    """A transaction that has not committed, and that the worker has 10 MB of."""
+    with psycopg.connect(migration.source.dsn) as connection:
+        connection.execute(_FILL.format(0).encode())
+        connection.execute("SAVEPOINT s")
+        connection.execute(_FILL.format(10_000).encode())
+        wait_until(lambda: kept(migration.worker) > 10 * MIB, what="the worker has some of it")
+        yield connection
+        connection.execute("ROLLBACK TO SAVEPOINT s")
+        connection.execute(_FILL.format(20_000).encode())
+
+
+def rows(migration: Migration) -> int:
+    count: int = migration.target.value("SELECT count(*) FROM bulk")
+    return count
+
+
+def assert_whole(migration: Migration) -> None:
+    migration.assert_equal()
+    assert rows(migration) == 16_000
+    wait_until(lambda: kept(migration.worker) == 0, what="the file is gone")
+
+
+@pytest.mark.long
+@pytest.mark.fault("worker", "kill -9 while it receives a transaction that has not committed", "receives it again")
+def test_killed_while_it_receives_a_transaction_that_has_not_committed(early: Migration) -> None:
+    with half_sent(early):
+        early.worker.kill()
+        early.worker.start()
+        wait_until(lambda: kept(early.worker) > 10 * MIB, what="the source sends it again")
+        assert rows(early) == 0
+
+    assert_whole(early)
+
+
+@pytest.mark.long
+@pytest.mark.fault("network", "cut while a transaction that has not committed is received", "receives it again")
+def test_cut_while_it_receives_a_transaction_that_has_not_committed(early: Migration, stage: Stage) -> None:
+    with half_sent(early):
+        stage.to_source.cut()
+        wait_until(lambda: kept(early.worker) < 10 * MIB, what="what was kept is gone")
+        wait_until(lambda: kept(early.worker) > 10 * MIB, what="the source sends it again")
+
+    assert_whole(early)
+
+
+@pytest.mark.long
+@pytest.mark.fault("worker", "kill -9 at random moments after such a transaction has committed", "applies it whole")
+def test_killed_while_it_applies_what_it_had_received_before(early: Migration) -> None:
+    with half_sent(early):
+        pass
+
+    for seconds in (0.05, 0.2, 1.5):
+        time.sleep(seconds)
+        assert rows(early) in {0, 16_000}
+        early.worker.kill()
+        early.worker.start()
+
+    assert_whole(early)
+
+
+@pytest.mark.long
+@pytest.mark.fault("worker", "its temporary directory cannot be written", "receives transactions after their commit")
+def test_without_a_temporary_directory_it_receives_transactions_after_their_commit(
+    early: Migration, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    early.worker.kill()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "absent"))
+    early.start()
+    with psycopg.connect(early.source.dsn) as connection:
+        connection.execute(_FILL.format(0).encode())
+        connection.execute(_FILL.format(10_000).encode())
+
+    assert_whole(early)
+    assert "large transactions are received after their commit" in early.worker.current_log
