@@ -8,6 +8,7 @@ pytest_plugins = [
     "tests.fixtures.proxy",
     "tests.fixtures.worker",
     "tests.fixtures.migration",
+    "tests.fixtures.shared",
     "tests.fixtures.tls",
 ]
 

@@ -5,7 +5,7 @@ that was prepared then, keep the slot waiting at first. The worker's buffer is s
 in pieces.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,11 +13,10 @@ import psycopg
 import pytest
 
 from replicator.config import MIB
-from replicator.model import Phase
-from tests.fixtures.databases import Database, drop, new_source, new_target, settings_for
-from tests.fixtures.servers import AnyServer
+from tests.fixtures.databases import Database
+from tests.fixtures.shared import Shared
 from tests.fixtures.waiting import wait_until
-from tests.fixtures.worker import Worker, wait_caught_up, wait_for_phase
+from tests.fixtures.worker import Worker, wait_caught_up
 
 SUBTRANSACTIONS: Final = 10_000
 LARGE: Final = 20_000
@@ -191,28 +190,18 @@ class Migrated:
 
 
 @pytest.fixture(scope="module")
-def migrated(
-    source_server: AnyServer, target_server: AnyServer, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Migrated]:
-    source, target = new_source(source_server), new_target(target_server)
-    settings = settings_for(source, target, buffer_bytes=MIB, slot_timeout=1)
-    worker = Worker(settings, tmp_path_factory.mktemp("changes") / "worker.log")
-    try:
-        source.execute(";".join(f'CREATE TABLE "{name}" {columns}' for name, columns in TABLES.items()))
-        source.execute(";".join(f'INSERT INTO "{name}" {_ROWS}' for name in _NAMES.split()))
-        source.execute("INSERT INTO restarted (body) VALUES ('old'); INSERT INTO referring VALUES (7, 'old', 1)")
-        start_behind_old_transactions(source, worker)
-        wait_for_phase(target, Phase.STREAMING, worker)
-        for write in WRITERS:
-            write(source)
-        wait_caught_up(source, target, worker)
-        yield Migrated(source, target, worker.log)
-    finally:
-        if worker.running:
-            worker.kill()
-        print(worker.log[-20_000:])
-        drop(source)
-        drop(target)
+def migrated(shared: Shared) -> Migrated:
+    source, target = shared.source, shared.target
+    worker = shared.make_worker(buffer_bytes=MIB, slot_timeout=1)
+    source.execute(";".join(f'CREATE TABLE "{name}" {columns}' for name, columns in TABLES.items()))
+    source.execute(";".join(f'INSERT INTO "{name}" {_ROWS}' for name in _NAMES.split()))
+    source.execute("INSERT INTO restarted (body) VALUES ('old'); INSERT INTO referring VALUES (7, 'old', 1)")
+    start_behind_old_transactions(source, worker)
+    shared.wait_streaming()
+    for write in WRITERS:
+        write(source)
+    wait_caught_up(source, target, worker)
+    return Migrated(source, target, worker.log)
 
 
 def start_behind_old_transactions(source: Database, worker: Worker) -> None:

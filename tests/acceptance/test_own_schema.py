@@ -9,11 +9,10 @@ from typing import Any
 
 import pytest
 
-from replicator.model import Phase
-from tests.fixtures.databases import Database, drop, new_source, new_target, settings_for
-from tests.fixtures.servers import AnyServer
+from tests.fixtures.databases import Database
+from tests.fixtures.shared import Shared
 from tests.fixtures.waiting import wait_until
-from tests.fixtures.worker import Worker, wait_caught_up, wait_for_phase
+from tests.fixtures.worker import Worker, wait_caught_up
 
 SOURCE = """
 CREATE TABLE typed (id int PRIMARY KEY, name text, small int, at timestamptz, doc json, tags varchar(9)[], kind text);
@@ -111,34 +110,25 @@ class Moving:
 
 
 @pytest.fixture(scope="module")
-def moving(
-    source_server: AnyServer, target_server: AnyServer, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Moving]:
+def moving(shared: Shared) -> Iterator[Moving]:
     """A migration into the user's schema that streams; its role may set session_replication_role."""
-    source, target = new_source(source_server), new_target(target_server)
+    source, target = shared.source, shared.target
     source.execute(SOURCE)
     target.execute(TARGET)
     target.execute("GRANT SET ON PARAMETER session_replication_role TO app", superuser=True)
-    settings = settings_for(
-        source,
-        target,
+    worker = shared.make_worker(
         REPLICATOR_SCHEMA="existing",
         publications="mine,via_root,by_leaf",
         recheck_interval=0.3,
         schema_interval=0.3,
         confirm_delay=0,
     )
-    worker = Worker(settings, tmp_path_factory.mktemp("own_schema") / "worker.log")
     worker.start()
     try:
-        wait_for_phase(target, Phase.STREAMING, worker)
+        shared.wait_streaming()
         yield Moving(source, target, worker)
     finally:
-        worker.kill()
-        print(worker.log[-20_000:])
         target.execute("REVOKE SET ON PARAMETER session_replication_role FROM app", superuser=True)
-        drop(source)
-        drop(target)
 
 
 def test_another_order_and_other_types_of_columns_take_the_same_text(moving: Moving) -> None:

@@ -4,7 +4,7 @@ Several overlap. Every table is copied, and written to while the worker streams;
 """
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,8 +14,8 @@ from replicator.check import Finding, check
 from replicator.cutover import cutover
 from replicator.errors import CutoverError
 from replicator.model import Phase
-from tests.fixtures.databases import Database, drop, new_source, new_target, settings_for
-from tests.fixtures.servers import AnyServer
+from tests.fixtures.databases import Database, settings_for
+from tests.fixtures.shared import Shared
 from tests.fixtures.waiting import wait_until
 from tests.fixtures.worker import Worker, WorkerMaker, wait_caught_up, wait_for_phase
 
@@ -135,36 +135,25 @@ class Migrated:
 
 
 @pytest.fixture(scope="module")
-def migrated(
-    source_server: AnyServer, target_server: AnyServer, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Migrated]:
-    source, target = new_source(source_server), new_target(target_server)
-    settings = settings_for(source, target, publications=NAMES, schema_interval=0.3)
-    worker = Worker(settings, tmp_path_factory.mktemp("publications") / "worker.log")
-    try:
-        source.execute(TABLES)
-        source.execute(PUBLICATIONS, superuser=True)
-        source.execute(ROWS)
-        findings = asyncio.run(check(settings))
-        worker.start()
-        wait_for_phase(target, Phase.STREAMING, worker)
-        source.execute("UPDATE grown SET body = 'not sent' WHERE id = 1; DELETE FROM grown WHERE id = 2")
-        source.execute(CHANGES)
-        for statements in IDENTITIES:
-            source.execute(statements)
-        source.execute("UPDATE refiltered SET body = 'before' WHERE id IN (1, 50)")
-        source.execute("ALTER PUBLICATION altered SET TABLE refiltered WHERE (id > 30)", superuser=True)
-        source.execute(LATER)
-        wait_until(lambda: target.fetch("SELECT FROM refiltered WHERE id = 60"), what="the table with its new filter")
-        wait_caught_up(source, target, worker)
-        yield Migrated(source, target, worker, findings)
-    finally:
-        if worker.running:
-            worker.kill()
-        if worker.log_file.exists():
-            print(worker.log[-20_000:])
-        drop(source)
-        drop(target)
+def migrated(shared: Shared) -> Migrated:
+    source, target = shared.source, shared.target
+    worker = shared.make_worker(publications=NAMES, schema_interval=0.3)
+    source.execute(TABLES)
+    source.execute(PUBLICATIONS, superuser=True)
+    source.execute(ROWS)
+    findings = asyncio.run(check(worker.settings))
+    worker.start()
+    shared.wait_streaming()
+    source.execute("UPDATE grown SET body = 'not sent' WHERE id = 1; DELETE FROM grown WHERE id = 2")
+    source.execute(CHANGES)
+    for statements in IDENTITIES:
+        source.execute(statements)
+    source.execute("UPDATE refiltered SET body = 'before' WHERE id IN (1, 50)")
+    source.execute("ALTER PUBLICATION altered SET TABLE refiltered WHERE (id > 30)", superuser=True)
+    source.execute(LATER)
+    wait_until(lambda: target.fetch("SELECT FROM refiltered WHERE id = 60"), what="the table with its new filter")
+    wait_caught_up(source, target, worker)
+    return Migrated(source, target, worker, findings)
 
 
 SENT: Final[Mapping[str, str]] = {

@@ -4,7 +4,7 @@ One migration carries them all; some are made, renamed or altered only while it 
 """
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -13,11 +13,10 @@ import pytest
 
 from replicator.check import Finding, check
 from replicator.cutover import CutoverReport, cutover
-from replicator.model import Phase
-from tests.fixtures.databases import Database, drop, new_source, new_target, settings_for
-from tests.fixtures.servers import AnyServer
+from tests.fixtures.databases import Database
+from tests.fixtures.shared import Shared
 from tests.fixtures.waiting import wait_until
-from tests.fixtures.worker import Worker, wait_caught_up, wait_for_phase
+from tests.fixtures.worker import wait_caught_up
 
 LOWEST, HIGHEST = -(2**63), 2**63 - 1
 
@@ -96,36 +95,26 @@ class Moved:
 
 
 @pytest.fixture(scope="module")
-def moved(
-    source_server: AnyServer, target_server: AnyServer, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Moved]:
-    source, target = new_source(source_server), new_target(target_server)
-    worker = Worker(settings_for(source, target, schema_interval=0.3), tmp_path_factory.mktemp("rest") / "worker.log")
-    try:
-        source.execute(BEFORE)
-        findings = asyncio.run(check(worker.settings))
-        # a temporary table is its session's, and neither a finding nor in the way
-        with psycopg.connect(source.dsn, autocommit=True) as session:
-            session.execute("CREATE TEMPORARY TABLE brief (id serial PRIMARY KEY); INSERT INTO brief DEFAULT VALUES")
-            worker.start()
-            wait_for_phase(target, Phase.STREAMING, worker)
-            source.execute(WHILE_IT_STREAMS)
-            source.execute(CALLS)
-            session.execute("INSERT INTO brief DEFAULT VALUES")
-            wait_until(lambda: followed(target), what="the new table, and the new column's default")
-            wait_caught_up(source, target, worker)
-            report = asyncio.run(cutover(worker.settings, print))
-            session.execute("INSERT INTO brief DEFAULT VALUES")
-        both = sequences(source), sequences(target)
-        source.execute("DROP SCHEMA replicator_fence CASCADE")
-        yield Moved(source, target, both, report, findings)
-    finally:
-        if worker.running:
-            worker.kill()
-        if worker.log_file.exists():
-            print(worker.log[-20_000:])
-        drop(source)
-        drop(target)
+def moved(shared: Shared) -> Moved:
+    source, target = shared.source, shared.target
+    worker = shared.make_worker(schema_interval=0.3)
+    source.execute(BEFORE)
+    findings = asyncio.run(check(worker.settings))
+    # a temporary table is its session's, and neither a finding nor in the way
+    with psycopg.connect(source.dsn, autocommit=True) as session:
+        session.execute("CREATE TEMPORARY TABLE brief (id serial PRIMARY KEY); INSERT INTO brief DEFAULT VALUES")
+        worker.start()
+        shared.wait_streaming()
+        source.execute(WHILE_IT_STREAMS)
+        source.execute(CALLS)
+        session.execute("INSERT INTO brief DEFAULT VALUES")
+        wait_until(lambda: followed(target), what="the new table, and the new column's default")
+        wait_caught_up(source, target, worker)
+        report = asyncio.run(cutover(worker.settings, print))
+        session.execute("INSERT INTO brief DEFAULT VALUES")
+    both = sequences(source), sequences(target)
+    source.execute("DROP SCHEMA replicator_fence CASCADE")
+    return Moved(source, target, both, report, findings)
 
 
 def followed(target: Database) -> bool:

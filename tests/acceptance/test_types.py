@@ -4,7 +4,7 @@ All types are columns of one table, so that one migration carries them all. Its 
 through the stream, once a few at a time (single statements) and once many at once (staging tables).
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,8 +14,8 @@ import pytest
 from replicator.model import Phase
 from tests.fixtures.databases import Database, drop, new_source, new_target, settings_for
 from tests.fixtures.migration import differences
-from tests.fixtures.servers import AnyServer
-from tests.fixtures.worker import Worker, WorkerMaker, wait_caught_up, wait_for_phase
+from tests.fixtures.shared import Shared
+from tests.fixtures.worker import WorkerMaker, wait_caught_up, wait_for_phase
 from tests.torture import types
 from tests.torture.model import ColumnType, quoted
 from tests.torture.user_types import UserTypes
@@ -85,33 +85,24 @@ class Migrated:
 
 
 @pytest.fixture(scope="module")
-def migrated(
-    source_server: AnyServer, target_server: AnyServer, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Migrated]:
+def migrated(shared: Shared) -> Migrated:
     """One table with a column of every type, copied and streamed; and smaller ones beside it."""
-    source, target = new_source(source_server), new_target(target_server)
-    worker = Worker(settings_for(source, target), tmp_path_factory.mktemp("types") / "worker.log")
-    try:
-        make_tables(source)
-        for first in (COPIED, UPDATED, MANY_UPDATED):
-            run(source, inserts(first))
-        surround(source)
-        worker.start()
-        wait_for_phase(target, Phase.STREAMING, worker)
-        for statements in (
-            inserts(INSERTED),
-            updates(UPDATED),
-            [*inserts(MANY_INSERTED), *updates(MANY_UPDATED), MANY],
-        ):
-            run(source, statements)
-            wait_caught_up(source, target, worker)
-        yield Migrated(source, target)
-    finally:
-        if worker.running:
-            worker.kill()
-        print(worker.log[-20_000:])
-        drop(source)
-        drop(target)
+    source, target = shared.source, shared.target
+    worker = shared.make_worker()
+    make_tables(source)
+    for first in (COPIED, UPDATED, MANY_UPDATED):
+        run(source, inserts(first))
+    surround(source)
+    worker.start()
+    shared.wait_streaming()
+    for statements in (
+        inserts(INSERTED),
+        updates(UPDATED),
+        [*inserts(MANY_INSERTED), *updates(MANY_UPDATED), MANY],
+    ):
+        run(source, statements)
+        wait_caught_up(source, target, worker)
+    return Migrated(source, target)
 
 
 def make_tables(source: Database) -> None:
