@@ -18,6 +18,7 @@ from tests.fixtures.databases import Database, settings_for
 from tests.fixtures.shared import Shared
 from tests.fixtures.waiting import wait_until
 from tests.fixtures.worker import Worker, WorkerMaker, wait_caught_up, wait_for_phase
+from tests.torture.model import quoted
 
 TABLES: Final = """
 CREATE TABLE filtered (id int PRIMARY KEY, place text NOT NULL, body text);
@@ -39,8 +40,9 @@ CREATE TABLE reidentified (id int PRIMARY KEY, code text NOT NULL, body text);
 CREATE UNIQUE INDEX by_code ON reidentified (code)
 """
 
-PUBLICATIONS: Final = """
-CREATE PUBLICATION chosen FOR TABLE filtered WHERE (place = 'here'), overlapping WHERE (id < 20),
+HOSTILE: Final = "c'h\"o\\$$; DROP TABLE kept; --\n%s{}"
+PUBLICATIONS: Final = f"""
+CREATE PUBLICATION {quoted(HOSTILE)} FOR TABLE filtered WHERE (place = 'here'), overlapping WHERE (id < 20),
   listed (id, shown), reidentified, rooted_1;
 CREATE PUBLICATION more FOR TABLE overlapping WHERE (id > 40), reidentified;
 CREATE PUBLICATION again FOR TABLE overlapping WHERE (id = 30);
@@ -51,7 +53,7 @@ CREATE PUBLICATION of_schema FOR TABLES IN SCHEMA whole;
 CREATE PUBLICATION via_root FOR TABLE rooted WITH (publish_via_partition_root)
 """
 
-NAMES: Final = "chosen,more,again,inserts,endless,altered,of_schema,via_root"
+NAMES: Final = f"{HOSTILE},more,again,inserts,endless,altered,of_schema,via_root"
 
 ROWS: Final = """
 INSERT INTO filtered SELECT n, CASE n % 2 WHEN 0 THEN 'here' ELSE 'there' END, 'copied' FROM generate_series(1, 60) n;
