@@ -7,9 +7,11 @@ import argparse
 import bisect
 import contextlib
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from statistics import quantiles
 from typing import Final
 
@@ -20,6 +22,7 @@ from tests.benchmarks import frame
 from tests.benchmarks.backlog import Backlog, statements
 from tests.benchmarks.options import parser, positive
 from tests.benchmarks.peers import STREAMERS, Native, Streamer
+from tests.benchmarks.pgbench import pgbench
 from tests.benchmarks.processes import BenchmarkError, wait_for
 from tests.benchmarks.report import Comparison, Measure
 from tests.benchmarks.stage import Lab, Stage, prepared
@@ -35,15 +38,16 @@ _WARM_UP: Final = 2
 _BEATS: Final = Backlog(
     "beats",
     "one-row insert transactions",
-    statements(sql.SQL("CREATE TABLE beats (n bigint PRIMARY KEY, body text NOT NULL)")),
-    statements(sql.SQL("INSERT INTO beats VALUES (0, 'first')")),
+    statements(sql.SQL("CREATE TABLE beats (n bigserial PRIMARY KEY, body text NOT NULL)")),
+    statements(sql.SQL("INSERT INTO beats (body) VALUES ('first')")),
 )
 _NEWEST: Final = "SELECT n FROM beats ORDER BY n DESC LIMIT 1"
 
 _NOTES: Final = (
     f"looked at every {_POLL * 1000:g} ms on the target; the clock begins when the commit has returned to the app; "
     f"the first {_WARM_UP} seconds do not count, nor does catching up with earlier runs",
-    "app and observer run on the same machine and take their share of it",
+    "the app is pgbench with one client, its transactions at random moments (--rate); app and observer run on the same "
+    "machine and take their share of it",
 )
 
 
@@ -65,7 +69,7 @@ def _compare(stage: Stage, rate: int, options: argparse.Namespace) -> Comparison
     def once(streamer: Streamer, run: int) -> Measure:
         stage.settle()
         with streamer.streaming(stage, f"{streamer.name}_{rate}_{run}") as target:
-            found = quantiles(_latencies(stage.source, target, rate, options.seconds), n=1000, method="inclusive")
+            found = quantiles(_latencies(stage, target, rate, options.seconds), n=1000, method="inclusive")
         p50, p99, worst = (1000 * found[permille - 1] for permille in (500, 990, 999))
         return Measure(p50, {_P99: p99, _WORST: worst})
 
@@ -80,14 +84,14 @@ def _compare(stage: Stage, rate: int, options: argparse.Namespace) -> Comparison
     )
 
 
-def _latencies(source: Database, target: Database, rate: int, seconds: int) -> list[float]:
+def _latencies(stage: Stage, target: Database, rate: int, seconds: int) -> list[float]:
     """The seconds that each commit took to be seen. Raises BenchmarkError if the app was not that fast."""
-    newest = int(source.value(_NEWEST))
+    newest = int(stage.source.value(_NEWEST))
     # a target begins before all the beats of earlier runs
     wait_for(lambda: _reached(target, newest), 120, "the beats of earlier runs")
     first, count = newest + 1, rate * (seconds + _WARM_UP)
     with _observed(target, first + count - 1) as seen:
-        committed = _write(source, first, count, rate)
+        committed = _committed(stage, rate, count)
     if committed[-1] - committed[0] > 1.2 * (seconds + _WARM_UP):
         raise BenchmarkError(f"the app did not reach {rate} transactions a second on this machine")
     numbers = [number for number, _ in seen]
@@ -102,16 +106,20 @@ def _reached(target: Database, number: int) -> bool | None:
     return target.value("SELECT coalesce(max(n), -1) FROM beats") >= number or None
 
 
-def _write(source: Database, first: int, count: int, rate: int) -> list[float]:
-    """Commit so many rows at that rate; the moments at which each commit returned."""
-    moments = []
-    with psycopg.connect(source.dsn, autocommit=True) as connection:
-        began = time.monotonic()
-        for position in range(count):
-            time.sleep(max(0.0, began + position / rate - time.monotonic()))
-            connection.execute("INSERT INTO beats VALUES (%s, 'beat')", [first + position], prepare=True)
-            moments.append(time.monotonic())
-    return moments
+def _committed(stage: Stage, rate: int, count: int) -> list[float]:
+    """Commit so many rows at that rate, at random intervals; the moments at which each commit returned (Unix)."""
+    with tempfile.TemporaryDirectory(dir=stage.lab.folder) as folder:
+        script = Path(folder, "script")
+        script.write_text("INSERT INTO beats (body) VALUES ('beat');")
+        pgbench(
+            stage.source,
+            *("--no-vacuum", "--protocol=prepared", "--client=1", f"--rate={rate}", f"--transactions={count}"),
+            *("--random-seed=7", f"--file={script}", "--log", f"--log-prefix={folder}/log"),
+        )
+        (log,) = Path(folder).glob("log.*")
+        # the log's fields 5 and 6 are the end of the transaction: seconds and microseconds (pgbench's documentation)
+        lines = [line.split() for line in log.read_text().splitlines()]
+    return [int(fields[4]) + int(fields[5]) / 1e6 for fields in lines]
 
 
 @contextlib.contextmanager
@@ -126,7 +134,7 @@ def _observed(target: Database, last: int) -> Iterator[list[tuple[int, float]]]:
             connection.execute("SET enable_seqscan = off")
             while newest < last and time.monotonic() < deadline:
                 row = connection.execute(_NEWEST, prepare=True).fetchone()
-                now = time.monotonic()
+                now = time.time()
                 if row and row[0] > newest:
                     newest = row[0]
                     seen.append((newest, now))

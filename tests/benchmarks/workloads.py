@@ -1,16 +1,12 @@
 """The workloads of the catch-up benchmark. Their sizes keep the floor busy for some three seconds at scale 1."""
 
-import subprocess
 from collections.abc import Callable
-from pathlib import Path
 from typing import Final
 
 from psycopg import sql
 
-from replicator.demo.servers import Server
 from tests.benchmarks.backlog import Backlog, Work, statements
-from tests.benchmarks.processes import BenchmarkError, client_environment
-from tests.benchmarks.servers import program
+from tests.benchmarks.pgbench import pgbench
 from tests.fixtures.databases import Database
 
 _TRANSACTIONS: Final = sql.SQL("""
@@ -47,23 +43,15 @@ def tpcb(transactions: int) -> Backlog:
     """pgbench's own tables and script; its history has no key, so it is published for inserts only."""
 
     def initialise(source: Database) -> None:
-        _pgbench(source, "--initialize", "--quiet", f"--scale={_BRANCHES}")
+        pgbench(source, "--initialize", "--quiet", f"--scale={_BRANCHES}")
 
     def run(source: Database) -> None:
         each = max(1, transactions // _CLIENTS)
         seed = "--random-seed=7"
-        _pgbench(source, "--no-vacuum", "--protocol=prepared", seed, f"--client={_CLIENTS}", f"--transactions={each}")
+        pgbench(source, "--no-vacuum", "--protocol=prepared", seed, f"--client={_CLIENTS}", f"--transactions={each}")
 
     title = f"TPC-B: {transactions:,} transactions of pgbench, scale {_BRANCHES}"
     return Backlog("tpcb", title, initialise, run, {"keyless": "insert-only"})
-
-
-def _pgbench(source: Database, *arguments: str) -> None:
-    assert isinstance(source.server, Server)
-    command: list[str | Path] = [program(source.server, "pgbench"), *arguments]
-    ended = subprocess.run(command, env=client_environment(source.dsn), capture_output=True, text=True, check=False)
-    if ended.returncode != 0:
-        raise BenchmarkError(f"pgbench: {ended.stderr.strip()}")
 
 
 # --- single rows ------------------------------------------------------------------------------------------------------
