@@ -59,8 +59,8 @@ _GROWTH: Final = """\
 _SATURATION: Final = """\
 ### What saturates first
 
-Cores that were kept busy while replicator caught up: a process on one core cannot exceed one. The servers' figures are
-those of all of their processes.
+Cores that were kept busy while replicator caught up; one process cannot keep more than one busy. The servers' figures
+are those of all of their processes.
 """
 
 _LARGEST: Final = """\
@@ -90,7 +90,7 @@ def page(reports: Reports) -> str:
         if name in reports:
             lines += [heading, *_comparisons(reports[name])]
         if name == "growth" and name in reports:
-            lines += [_LARGEST, *_saturation(dict(map(_largest, reports[name].comparisons)))]
+            lines += [_LARGEST, *_saturation(reports[name], dict(map(_largest, reports[name].comparisons)))]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -132,7 +132,7 @@ def _catch_up(report: Report) -> list[str]:
         "",
         *notes(report),
         _SATURATION,
-        *_saturation({f"`{item.facts[WORKLOAD]}`": _worker(item) for item in comparisons}),
+        *_saturation(report, {f"`{item.facts[WORKLOAD]}`": _worker(item) for item in comparisons}),
     ]
 
 
@@ -176,15 +176,22 @@ def _of_floor(comparison: Comparison, name: str) -> float:
 # --- what saturates first ---------------------------------------------------------------------------------------------
 
 
-def _saturation(series: Mapping[str, Series]) -> list[str]:
+def _saturation(report: Report, series: Mapping[str, Series]) -> list[str]:
     """A line for each of these, and what a user does about those that come first."""
-    found = {name: loads for name, one in series.items() if (loads := saturation.load(one)) is not None}
-    rows = [[name, *(number(one.shares[side]) for side in NAMES.values()), one.first] for name, one in found.items()]
+    found = {
+        name: loads
+        for name, one in series.items()
+        if (loads := saturation.load(one, report.facts["cores"])) is not None
+    }
+    rows = [
+        [name, *(number(one.shares[side]) for side in NAMES.values()), number(one.together), one.first]
+        for name, one in found.items()
+    ]
     advice = [
         f"- {first} ({count} of {len(found)} lines): {REMEDIES[first]}"
         for first, count in saturation.most_often(found.values())
     ]
-    return [*table(["cores kept busy", *NAMES.values(), "first"], rows), *advice, ""]
+    return [*table(["cores kept busy", *NAMES.values(), "together", "first"], rows), *advice, ""]
 
 
 def _worker(comparison: Comparison) -> Series:

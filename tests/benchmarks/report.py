@@ -5,7 +5,7 @@ import os
 import platform
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from typing import Any, Final
@@ -41,6 +41,11 @@ class Measure:
         if name is None:
             return self.seconds
         return self.cpu_seconds if name == CPU else {**self.parts, **self.figures}.get(name)
+
+    def rounded(self) -> "Measure":
+        """The same in tenths of a millisecond."""
+        parts, figures = ({name: round(value, 4) for name, value in of.items()} for of in (self.parts, self.figures))
+        return Measure(round(self.seconds, 4), parts, _rounded(self.cpu_seconds), figures)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +113,11 @@ class Comparison:
         own, base = self.median(consumer, name), self.median(baseline, name)
         return own / base if own is not None and base else None
 
+    def rounded(self) -> "Comparison":
+        """The same of rounded runs: medians and ratios are then those of the runs that a file shows."""
+        rounded = (Series(series.name, tuple(map(Measure.rounded, series.measures))) for series in self.series)
+        return replace(self, series=tuple(rounded))
+
     def _names(self, kind: Callable[[Measure], Mapping[str, float]]) -> list[str]:
         return list(dict.fromkeys(name for series in self.series for one in series.measures for name in kind(one)))
 
@@ -140,7 +150,7 @@ class Report:
         return {
             "environment": dict(self.facts),
             "notes": list(self.notes),
-            "comparisons": [_comparison_json(comparison) for comparison in self.comparisons],
+            "comparisons": [_comparison_json(comparison.rounded()) for comparison in self.comparisons],
         }
 
     @classmethod
@@ -171,10 +181,10 @@ def _series_json(comparison: Comparison, series: Series) -> dict[str, Any]:
         },
         "runs": [
             {
-                "seconds": _rounded(measure.seconds),
-                "parts": {name: _rounded(value) for name, value in measure.parts.items()},
-                "cpu_seconds": _rounded(measure.cpu_seconds),
-                "figures": {name: _rounded(value) for name, value in measure.figures.items()},
+                "seconds": measure.seconds,
+                "parts": dict(measure.parts),
+                "cpu_seconds": measure.cpu_seconds,
+                "figures": dict(measure.figures),
             }
             for measure in series.measures
         ],
