@@ -25,6 +25,9 @@ COPY_CPU_PER_GB: Final = 1.5
 COPY: Final = "replicator bootstrap"
 _CPU_PER_GB: Final = "CPU seconds per GB"
 
+BOUND: Final = "bound"
+"""The figure of a peak of memory that it must not exceed."""
+
 WORKLOAD: Final = "workload"
 """The fact that names the workload of a comparison."""
 
@@ -49,7 +52,7 @@ class Goal:
 
 def goals(reports: Mapping[str, Report]) -> list[Goal]:
     """Every goal that something was measured for; ``reports`` by the name of the benchmark."""
-    readers = {"catchup": _catch_up, "latency": _latency, "snapshot": _copy}
+    readers = {"catchup": _catch_up, "latency": _latency, "snapshot": _copy, "memory": _memory}
     return [
         goal
         for name, read in readers.items()
@@ -88,6 +91,13 @@ def _copy(comparison: Comparison) -> Iterator[Goal]:
     for fact, value in comparison.facts.items():
         if _CPU_PER_GB in fact:
             yield from _goal(comparison.title, float(value), fact, COPY_CPU_PER_GB)
+
+
+def _memory(comparison: Comparison) -> Iterator[Goal]:
+    for series in comparison.series:
+        peak, bound = series.median(), series.median(BOUND)
+        if bound is not None:
+            yield from _goal(f"{comparison.title}, {series.name}", peak, comparison.unit, bound)
 
 
 def _goal(subject: str, value: float | None, unit: str, limit: float) -> Iterator[Goal]:

@@ -8,17 +8,19 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from tests.benchmarks import goals, saturation
 from tests.benchmarks.goals import WORKLOAD
 from tests.benchmarks.markdown import bars_and_line, comparison_table, notes, table
 from tests.benchmarks.peers import CATCH_UP, START_UP, Floor, Native, Replicator
-from tests.benchmarks.report import CPU, Comparison, Report, Series, number
+from tests.benchmarks.report import CPU, Comparison, Measure, Report, Series, number
 from tests.benchmarks.saturation import NAMES, REMEDIES
 from tests.benchmarks.usage import PEAK_MEMORY
 
 _DOCS: Final = Path(__file__).parents[2] / "docs"
+PEAKS: Final = "peaks"
+_MEMORY_NOTES: Final = ("the most that the worker's own process ever had resident (VmHWM)",)
 RESULTS: Final = _DOCS / "performance"
 PAGE: Final = _DOCS / "performance.md"
 
@@ -78,7 +80,22 @@ _MORE: Final = {
 
 def read(folder: Path) -> Reports:
     """All results in a folder."""
-    return {file.stem: Report.from_json(json.loads(file.read_text())) for file in sorted(folder.glob("*.json"))}
+    return {file.stem: _report(json.loads(file.read_text())) for file in sorted(folder.glob("*.json"))}
+
+
+def _report(document: Mapping[str, Any]) -> Report:
+    """Peaks of memory are bounds to keep rather than times to compare: their file says only these."""
+    if PEAKS not in document:
+        return Report.from_json(document)
+    series = tuple(
+        Series(
+            peak["case"],
+            (Measure(peak["peak_mib"], {}, None, {"largest row": peak["row_mib"], goals.BOUND: peak["bound_mib"]}),),
+        )
+        for peak in document[PEAKS]
+    )
+    comparison = Comparison("peak memory", {}, series, baselines=(), unit="MiB", whole="peak")
+    return Report(document["environment"], _MEMORY_NOTES, (comparison,))
 
 
 def page(reports: Reports) -> str:

@@ -93,6 +93,11 @@ class Comparison:
         return self._names(lambda measure: measure.figures)
 
     @property
+    def costs(self) -> list[str]:
+        """CPU, if somebody could tell."""
+        return [CPU] if any(series.median_cpu() is not None for series in self.series) else []
+
+    @property
     def timed(self) -> list[str | None]:
         """The whole (None) and the part whose ratios are told."""
         return [None] if self.compared is None else [None, self.compared]
@@ -101,7 +106,7 @@ class Comparison:
     def ratios(self) -> list[tuple[str, str | None, str]]:
         """What is divided: a heading, what of a series, and the baseline."""
         times = [(name, baseline) for name in self.timed for baseline in self.baselines]
-        costs = [(CPU, self.baselines[-1])] if any(series.median_cpu() is not None for series in self.series) else []
+        costs = [(name, self.baselines[-1]) for name in self.costs if self.baselines]
         return [(f"{name or self.whole} / {baseline}", name, baseline) for name, baseline in [*times, *costs]]
 
     def median(self, consumer: str, name: str | None = None) -> float | None:
@@ -236,14 +241,14 @@ def _table(comparison: Comparison) -> Table:
 def headings(comparison: Comparison) -> list[str]:
     """The columns of a table of medians and ratios."""
     ratios = [heading for heading, *_ in comparison.ratios]
-    return ["runs", *comparison.parts, comparison.whole, *ratios, CPU, *comparison.figures]
+    return ["runs", *comparison.parts, comparison.whole, *ratios, *comparison.costs, *comparison.figures]
 
 
 def cells(comparison: Comparison, series: Series) -> list[str]:
     """A row of that table."""
     times = [series.median(part) for part in [*comparison.parts, None]]
     ratios = [comparison.ratio(series.name, baseline, name) for _, name, baseline in comparison.ratios]
-    figures = [series.median(name) for name in [CPU, *comparison.figures]]
+    figures = [series.median(name) for name in [*comparison.costs, *comparison.figures]]
     return [str(len(series.measures)), *map(number, [*times, *ratios, *figures])]
 
 
