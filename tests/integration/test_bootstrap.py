@@ -24,14 +24,6 @@ SELECT table_schema, table_name, column_name, data_type, column_default, is_null
 """
 
 
-@pytest.fixture(params=["source", "source_15"])
-def any_source(request: pytest.FixtureRequest) -> Database:
-    """One on each of PostgreSQL 17 and 15."""
-    found = request.getfixturevalue(request.param)
-    assert isinstance(found, Database)
-    return found
-
-
 async def test_given_the_sample_app_everything_arrives(any_source: Database, target: Database) -> None:
     """Given every kind of table, when bootstrapped without superuser, then rows, columns and indexes are the same."""
     settings = settings_for(any_source, target, keyless="full")

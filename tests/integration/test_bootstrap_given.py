@@ -127,14 +127,6 @@ async def test_a_published_column_without_a_lasting_place_is_refused(
 # --- REPLICATOR_PUBLICATIONS ------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(params=["source", "source_15"])
-def any_source(request: pytest.FixtureRequest) -> Database:
-    """One on each of PostgreSQL 17 and 15."""
-    found = request.getfixturevalue(request.param)
-    assert isinstance(found, Database)
-    return found
-
-
 async def test_row_filters_and_column_lists_are_honoured(any_source: Database, target: Database) -> None:
     """Given publications with filters and a column list, then only what they publish is copied."""
     any_source.execute("""

@@ -30,13 +30,6 @@ def tight_source() -> Iterator[Database]:
         yield new_source(server)
 
 
-@pytest.fixture(params=["source", "source_15"])
-def any_source(request: pytest.FixtureRequest) -> Database:
-    database = request.getfixturevalue(request.param)
-    assert isinstance(database, Database)
-    return database
-
-
 @pytest.fixture
 async def replication(source: Database) -> AsyncIterator[Connection]:
     connection = await connect(source.dsn, Side.SOURCE, "test", replication=True)
