@@ -5,6 +5,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, LiteralString
 from uuid import UUID
 
+from psycopg import sql
+
 from replicator.demo.app import AppConnection
 
 Operation = Callable[[AppConnection, random.Random], Awaitable[None]]
@@ -16,12 +18,19 @@ class RolledBack(Exception):
     """The app gives its transaction up: second thoughts, or nothing to work on."""
 
 
-async def _one(connection: AppConnection, query: LiteralString, **parameters: object) -> Any:  # noqa: ANN401  # any type
+async def _one(connection: AppConnection, query: LiteralString | sql.Composed, **parameters: object) -> Any:  # noqa: ANN401  # any type
     """The first value of the first row; rolls back where there is none."""
     row = await (await connection.execute(query, parameters)).fetchone()
     if row is None or row[0] is None:
         raise RolledBack
     return row[0]
+
+
+async def _any_of(connection: AppConnection, chance: random.Random, table: str) -> int:
+    """The id of a row somewhere in the table."""
+    query = sql.SQL("SELECT id FROM {table} WHERE id >= %(at)s * (SELECT max(id) FROM {table}) ORDER BY id LIMIT 1")
+    found: int = await _one(connection, query.format(table=sql.Identifier(table)), at=chance.random())
+    return found
 
 
 def _uuid(chance: random.Random) -> UUID:
@@ -50,11 +59,7 @@ async def converse(connection: AppConnection, chance: random.Random) -> None:
 
 async def annotate_session(connection: AppConnection, chance: random.Random) -> None:
     """Update one session."""
-    session = await _one(
-        connection,
-        "SELECT id FROM sessions WHERE id >= %(at)s * (SELECT max(id) FROM sessions) ORDER BY id LIMIT 1",
-        at=chance.random(),
-    )
+    session = await _any_of(connection, chance, "sessions")
     await connection.execute(
         "UPDATE sessions SET updated_at = now(), metadata = coalesce(metadata, '{}') || jsonb_build_object('at', now())"
         " WHERE id = %s",
@@ -75,11 +80,7 @@ async def rewrite_messages(connection: AppConnection, chance: random.Random) -> 
 
 async def withdraw_proposal(connection: AppConnection, chance: random.Random) -> None:
     """Delete one proposal."""
-    proposal = await _one(
-        connection,
-        "SELECT id FROM proposals WHERE id >= %(at)s * (SELECT max(id) FROM proposals) ORDER BY id LIMIT 1",
-        at=chance.random(),
-    )
+    proposal = await _any_of(connection, chance, "proposals")
     await connection.execute("DELETE FROM proposals WHERE id = %s", [proposal])
 
 
@@ -131,23 +132,15 @@ async def swap_handles(connection: AppConnection, chance: random.Random) -> None
 # --- documents: TOAST -------------------------------------------------------------------------------------------------
 
 
-async def _document(connection: AppConnection, chance: random.Random) -> int:
-    query: LiteralString = (
-        "SELECT id FROM documents WHERE id >= %(at)s * (SELECT max(id) FROM documents) ORDER BY id LIMIT 1"
-    )
-    found: int = await _one(connection, query, at=chance.random())
-    return found
-
-
 async def view_document(connection: AppConnection, chance: random.Random) -> None:
     """Update another column than the large one."""
-    document = await _document(connection, chance)
+    document = await _any_of(connection, chance, "documents")
     await connection.execute("UPDATE documents SET views = views + 1 WHERE id = %s", [document])
 
 
 async def edit_document(connection: AppConnection, chance: random.Random) -> None:
     """Write a large text, then update another column of the same row."""
-    document = await _document(connection, chance)
+    document = await _any_of(connection, chance, "documents")
     body = chance.randbytes(4).hex() * chance.randint(500, 3000)
     await connection.execute("UPDATE documents SET body = %s, updated_at = now() WHERE id = %s", [body, document])
     await connection.execute("UPDATE documents SET views = views + 1 WHERE id = %s", [document])
@@ -167,11 +160,7 @@ async def record_events(connection: AppConnection, chance: random.Random) -> Non
 
 async def move_event(connection: AppConnection, chance: random.Random) -> None:
     """Update the partition key, so that a row goes to the other partition."""
-    event = await _one(
-        connection,
-        "SELECT id FROM events WHERE id >= %(at)s * (SELECT max(id) FROM events) ORDER BY id LIMIT 1",
-        at=chance.random(),
-    )
+    event = await _any_of(connection, chance, "events")
     await connection.execute(
         "UPDATE events SET happened_at = timestamptz '2020-01-01 00:00:00+00' + %s * interval '1 day' WHERE id = %s",
         [chance.randint(-5, 5), event],
