@@ -23,7 +23,7 @@ from replicator.config import Settings, load_settings
 from replicator.cutover import CutoverReport, abort, cutover
 from replicator.demo.run import DemoOptions, run_demo
 from replicator.errors import ConfigurationError, ReplicatorError
-from replicator.logs import configure_logs
+from replicator.logs import configure_logs, printable
 from replicator.status import read_status, render, watch
 
 app = typer.Typer(
@@ -91,7 +91,7 @@ def tell(error: ReplicatorError, *, as_json: bool) -> None:
         document = [{"side": side.value, "message": what, "remedy": remedy} for side, what, remedy in error.reasons]
         _print_json({"errors": document})
     for side, message, remedy in error.reasons:
-        typer.echo(f"error: {side.value}: {message} — {remedy}", err=True)
+        typer.echo(printable(f"error: {side.value}: {message} — {remedy}"), err=True)
 
 
 def _print_json(document: object) -> None:
@@ -130,7 +130,8 @@ def _print_findings(findings: list[Finding]) -> None:
     table = Table("", "side", "finding", "remedy", show_lines=True)
     for finding in findings:
         severity = Text(finding.severity.value, style=styles[finding.severity])
-        table.add_row(severity, finding.side.value, Text(finding.message), Text(finding.remedy))
+        told = (Text(printable(text)) for text in (finding.message, finding.remedy))
+        table.add_row(severity, finding.side.value, *told)
     if findings:
         out.print(table)
     out.print(Text("blocked", "red") if blocking(findings) else Text("ready", "green"))
@@ -227,12 +228,12 @@ def _print_cutover(report: CutoverReport) -> None:
         out.print(f"done: {report.tables} tables, {report.downtime_seconds or 0:.2f} s of downtime")
     for title, lines in (("left out on the target", report.left_out), ("failed, run cutover again", report.unfinished)):
         for line in lines:
-            out.print(f"{title}: {line}", markup=False)
+            out.print(printable(f"{title}: {line}"), markup=False)
 
 
 def _say(line: str) -> None:
     """Progress goes to standard error: standard output is for the result."""
-    typer.echo(line, err=True)
+    typer.echo(printable(line), err=True)
 
 
 @app.command("cleanup")
@@ -245,7 +246,7 @@ def cleanup_command(as_json: Json = False) -> None:
             _print_json({"removed": removed})
         else:
             for line in removed or ["nothing to remove"]:
-                out.print(line, markup=False)
+                out.print(printable(line), markup=False)
         return DONE
 
     _execute(work, as_json=as_json)

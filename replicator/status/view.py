@@ -11,6 +11,7 @@ from rich.text import Text
 
 from replicator.config import Settings
 from replicator.errors import ReplicatorError
+from replicator.logs import printable
 from replicator.lsn import format_lsn
 from replicator.model import Phase, TableState
 from replicator.status.read import StatusReader
@@ -39,8 +40,8 @@ def render(status: Status) -> ConsoleRenderable:
     grid.add_row("worker", _worker(status.worker) if status.worker else Text("none", style="red"))
     if status.error is not None:
         grid.add_row("last error", _error(status.error))
-    problems = [Text(f"✗ {problem}", style="red") for problem in status.problems]
-    return Group(grid, *problems, *(Text(note, style="dim") for note in status.notes))
+    problems = [Text(f"✗ {printable(problem)}", style="red") for problem in status.problems]
+    return Group(grid, *problems, *(Text(printable(note), style="dim") for note in status.notes))
 
 
 def _phase(status: Status) -> str:
@@ -80,7 +81,7 @@ def _worker(worker: WorkerStatus) -> Text:
 
 
 def _error(error: LastError) -> Text:
-    return Text(f"{error.side}: {error.message}\n{error.hint}")
+    return Text(f"{error.side}: {printable(error.message)}\n{printable(error.hint)}")
 
 
 async def watch(settings: Settings, console: Console, interval: float = _INTERVAL) -> None:
@@ -96,7 +97,7 @@ async def watch(settings: Settings, console: Console, interval: float = _INTERVA
                 except ReplicatorError as error:
                     if not error.retryable:
                         raise
-                    live.update(Text(f"{error}\n{error.hint}", style="red"), refresh=True)
+                    live.update(Text(f"{printable(str(error))}\n{printable(error.hint)}", style="red"), refresh=True)
                 else:
                     live.update(render(status), refresh=True)
                     if status.phase is Phase.DONE:
