@@ -10,8 +10,11 @@ from tests.benchmarks.options import finish, tell
 from tests.benchmarks.report import Comparison, Measure, Series, environment, print_report
 from tests.benchmarks.servers import running, version
 from tests.benchmarks.stage import Lab
+from tests.benchmarks.usage import BUSY_BEFORE, busy_cores
 
 MAJOR: Final = 17
+_LOOK: Final = 2.0
+"""Seconds for which the machine is looked at before the benchmark begins."""
 
 COMMON_NOTES: Final = (
     f"both sides PostgreSQL {MAJOR} on one machine, fsync, full-page writes and autovacuum off, no checkpoint inside "
@@ -43,14 +46,21 @@ def _run(
     measure: Callable[[Lab, argparse.Namespace], Iterator[Comparison]],
     notes: Sequence[str],
 ) -> None:
+    busy = busy_cores(_LOOK)
     with (
         tempfile.TemporaryDirectory(prefix="replicator-benchmark-") as folder,
         running("source", MAJOR) as source,
         running("target", MAJOR) as target,
     ):
-        comparisons = list(measure(Lab(source, target, Path(folder), options.timeout), options))
         facts = environment(source=version(source), target=version(target))
-    print_report(comparisons, facts, [*notes, *COMMON_NOTES], as_json=options.json)
+        facts |= {} if busy is None else {BUSY_BEFORE: round(busy, 2)}
+        comparisons: list[Comparison] = []
+        try:
+            comparisons.extend(measure(Lab(source, target, Path(folder), options.timeout), options))
+        finally:
+            # what was measured before one failed is kept
+            if comparisons:
+                print_report(comparisons, facts, [*notes, *COMMON_NOTES], as_json=options.json)
 
 
 def in_turn(title: str, participants: Sequence[T], runs: int, once: Callable[[T, int], Measure]) -> tuple[Series, ...]:

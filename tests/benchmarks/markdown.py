@@ -1,8 +1,13 @@
 """Tables and charts as GitHub shows them."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
 
 from tests.benchmarks.report import Comparison, Report, cells, headings, number
+from tests.benchmarks.usage import BUSY_BEFORE
+
+_QUIET: Final = 0.2
+"""The most cores that others may keep busy, for figures that mean something."""
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
@@ -45,7 +50,9 @@ def machine(facts: Mapping[str, object]) -> str:
 
 def notes(report: Report) -> list[str]:
     """A report's notes as a list."""
-    return [*(f"- {note}" for note in report.notes), f"- measured on: {machine(report.facts)}", ""]
+    others = float(report.facts.get(BUSY_BEFORE, 0))
+    busy = [f"- **others kept {others:g} cores busy when this began: measure again**"] if others > _QUIET else []
+    return [*busy, *(f"- {note}" for note in report.notes), f"- measured on: {machine(report.facts)}", ""]
 
 
 def _line(values: Sequence[str]) -> str:

@@ -49,7 +49,7 @@ _LATENCY: Final = """\
 ## Latency
 
 `python -m tests.benchmarks.latency`: from the moment at which a commit has returned to the app until its row is seen
-on the target, in milliseconds. `worst` is what one transaction of a thousand exceeds.
+on the target, in milliseconds.
 """
 
 _GROWTH: Final = """\

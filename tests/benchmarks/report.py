@@ -20,8 +20,6 @@ CPU: Final = "CPU"
 """What the processor's seconds are called, of all processes that the benchmark counts."""
 
 _FILE_WIDTH: Final = 200
-_LOAD_BEFORE: Final = os.getloadavg()[0]
-"""Before the benchmark began: what disturbs it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +131,6 @@ def environment(**versions: str) -> dict[str, Any]:
         "cores": os.cpu_count(),
         "processor": _processor(),
         "memory GiB": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
-        "load before": round(_LOAD_BEFORE, 2),
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
         "psycopg": psycopg.__version__,

@@ -4,6 +4,7 @@ Where there is no /proc everything is None: the other figures remain.
 """
 
 import os
+import time
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -13,6 +14,8 @@ CONSUMER: Final = "CPU consumer"
 SOURCE: Final = "CPU source"
 TARGET: Final = "CPU target"
 PEAK_MEMORY: Final = "peak MiB"
+BUSY_BEFORE: Final = "cores busy before"
+"""What others did before a benchmark began: it disturbs it."""
 
 
 class _Ticks(NamedTuple):
@@ -62,6 +65,25 @@ def peak_mebibytes(pid: int) -> float | None:
     except OSError:
         return None
     return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:")), None)
+
+
+def busy_cores(seconds: float) -> float | None:
+    """How many cores the whole machine keeps busy, looked at for so long (proc_stat(5))."""
+    began = _idle_seconds()
+    time.sleep(seconds)
+    ended = _idle_seconds()
+    if began is None or ended is None:
+        return None
+    return max(0.0, (os.cpu_count() or 1) - (ended - began) / seconds)
+
+
+def _idle_seconds() -> float | None:
+    try:
+        fields = Path("/proc/stat").read_text().split(maxsplit=6)
+    except OSError:
+        return None
+    # waiting for the disk is idle, too
+    return (int(fields[4]) + int(fields[5])) / os.sysconf("SC_CLK_TCK")
 
 
 class Meter:

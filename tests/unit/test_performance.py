@@ -58,6 +58,14 @@ def test_a_report_survives_its_file(tmp_path: Any, capsys: pytest.CaptureFixture
     assert "4.20" in capsys.readouterr().out
 
 
+def test_a_busy_machine_is_told() -> None:
+    """Given a load before the benchmark began, then the page says so."""
+    report = catch_up("updates", floor=4.0, native=5.0, replicator=4.2)
+    for busy, told in ((0.1, False), (1.7, True)):
+        text = page.page({"catchup": replace(report, facts={"cores": 2, "cores busy before": busy})})
+        assert (f"others kept {busy} cores busy" in text) is told
+
+
 def test_goals_that_are_missed_are_told_with_both_figures() -> None:
     """Given replicator at 1.25 times the floor and as slow as native, then the page says so, in bold and in a list."""
     report = catch_up("updates", floor=4.0, native=4.0, replicator=5.0)
