@@ -88,8 +88,27 @@ def _from_environment() -> Mapping[str, str]:
     }
 
 
+class _Context(ssl.SSLContext):
+    """Verifies the host that the URL names, also where hostaddr gives its address; asyncpg knows only one of both."""
+
+    name: str | None = None
+
+    def wrap_bio(
+        self,
+        incoming: ssl.MemoryBIO,
+        outgoing: ssl.MemoryBIO,
+        server_side: bool = False,  # as the class that it overrides
+        server_hostname: str | bytes | None = None,
+        session: ssl.SSLSession | None = None,
+    ) -> ssl.SSLObject:
+        """As of any context."""
+        return super().wrap_bio(incoming, outgoing, server_side, self.name or server_hostname, session)
+
+
 def _context(mode: str, parts: Mapping[str, str]) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context = _Context(ssl.PROTOCOL_TLS_CLIENT)
+    if "hostaddr" in parts and "," not in parts["hostaddr"]:
+        context.name = parts.get("host")
     # as libpq; some distributions' Python would take less
     context.minimum_version = _VERSIONS.get(parts.get("ssl_min_protocol_version", ""), ssl.TLSVersion.TLSv1_2)
     context.set_alpn_protocols([_ALPN])

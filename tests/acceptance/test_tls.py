@@ -190,6 +190,13 @@ async def test_preferring_tls_with_a_root_certificate_never_ends_in_plain_text(t
     assert "certificate verify failed" in error.message
 
 
+async def test_the_name_is_verified_where_the_url_gives_the_address_too(tls_pair: TlsPair, copying: Opener) -> None:
+    """Given hostaddr, then it is the host that the certificate must be for."""
+    for opener in (ordinary, replication, copying, pg_dump):
+        await opener(tls_pair.dsn("source", hostaddr="127.0.0.1"), Side.SOURCE)
+        await refusal(opener, tls_pair.dsn("source", hostaddr="127.0.0.1", host="elsewhere.example"), Side.SOURCE)
+
+
 async def test_tls_from_the_first_byte_is_taken(tls_pair: TlsPair, copying: Opener) -> None:
     for side in (Side.SOURCE, Side.TARGET):
         await copying(tls_pair.dsn(side.value, sslnegotiation="direct"), side)
