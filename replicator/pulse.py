@@ -84,15 +84,12 @@ class Pulse:
 
     async def _sample(self, slot_name: str) -> None:
         """Read the slot and the end of the source's WAL; the lag's clock is the source's."""
-        try:
-            slot = await read_slot(self.source, slot_name)
-        except psycopg.Error as error:
-            raise translate(error, Side.SOURCE, "reading the slot") from None
-        if slot is None:
-            if self._slot is not None:
-                raise SlotLostError(f"replication slot {slot_name} does not exist any more")
-            return
+        slot = await self._read_slot(slot_name)
+        if slot is None and self._slot is not None and await self._is_lost(slot_name):
+            raise SlotLostError(f"replication slot {slot_name} does not exist any more")
         self._slot = slot
+        if slot is None:
+            return
         now = slot.now.timestamp()
         self.lag.sample(now, slot.wal_lsn)
         self.metrics.set_slot(
@@ -100,6 +97,17 @@ class Pulse:
         )
         if self.counters.progress != INVALID:
             self.metrics.set_lag(self._lag_bytes(slot), self.lag.seconds(self.counters.progress, now))
+
+    async def _read_slot(self, name: str) -> Slot | None:
+        try:
+            return await read_slot(self.source, name)
+        except psycopg.Error as error:
+            raise translate(error, Side.SOURCE, "reading the slot") from None
+
+    async def _is_lost(self, slot_name: str) -> bool:
+        """Before progress is recorded, the bootstrap itself drops a slot that a crash has left, and makes it anew."""
+        recorded = await control.read_progress(self.lease.connection) is not None
+        return recorded and await self._read_slot(slot_name) is None
 
     def _confirm(self) -> None:
         if self._confirming is None:
