@@ -56,7 +56,7 @@ def _ports(text: str, hosts: int) -> list[int]:
 def tls(parts: Mapping[str, str], side: Side) -> ssl.SSLContext | str | bool:
     """What sslmode means: the modes that verify nothing by their names, the others as a context."""
     parts = {**_from_environment(), **parts}
-    mode = parts.get("sslmode", "prefer")
+    mode = parts.get("sslmode", "verify-full" if parts.get("sslrootcert") == "system" else "prefer")
     context = None
     if mode not in _UNVERIFIED:
         try:
@@ -84,7 +84,8 @@ def _from_environment() -> Mapping[str, str]:
     return {
         option.keyword.decode(): option.val.decode()
         for option in Conninfo.get_defaults()
-        if option.val is not None and option.keyword.startswith((b"ssl", b"channel_binding", b"require_auth"))
+        if option.val not in (None, option.compiled)
+        and option.keyword.startswith((b"ssl", b"channel_binding", b"require_auth"))
     }
 
 

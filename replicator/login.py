@@ -9,6 +9,7 @@ import ipaddress
 import os
 import re
 import socket
+import ssl
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final
 
@@ -29,6 +30,8 @@ async def open_connection(dsn: str, **options: Any) -> AsyncConnection[TupleRow]
     Raises psycopg.Error: ProgrammingError for an unreadable string, else the last failure.
     """
     parts = {name: str(value) for name, value in conninfo_to_dict(dsn, **options).items() if value is not None}
+    if _trusts_the_system(parts):
+        _find_its_certificates()
     last: psycopg.Error | None = None
     async for address in _addresses(parts):
         for mode in _tls_modes(parts):
@@ -43,11 +46,22 @@ async def open_connection(dsn: str, **options: Any) -> AsyncConnection[TupleRow]
     raise last or psycopg.OperationalError(f"failed to resolve host {parts.get('host', '')!r}")
 
 
+def _trusts_the_system(parts: Mapping[str, str]) -> bool:
+    return parts.get("sslrootcert", os.environ.get("PGSSLROOTCERT")) == "system"
+
+
+def _find_its_certificates() -> None:
+    """Say where they are: psycopg's binary wheel looks in a folder that exists nowhere."""
+    file = ssl.get_default_verify_paths().cafile
+    if file and "SSL_CERT_FILE" not in os.environ and "SSL_CERT_DIR" not in os.environ:
+        os.environ["SSL_CERT_FILE"] = file
+
+
 def _tls_modes(parts: Mapping[str, str]) -> list[dict[str, str]]:
     if parts.get("sslmode", os.environ.get("PGSSLMODE", "prefer")) != "prefer":
         return [{}]
-    if parts.get("sslnegotiation") == "direct":
-        return [{}]  # which libpq refuses
+    if _trusts_the_system(parts) or parts.get("sslnegotiation") == "direct":
+        return [{}]  # libpq takes verify-full for its default there, or refuses
     return [{"sslmode": "require"}, {"sslmode": "disable"}]
 
 

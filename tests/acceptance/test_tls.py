@@ -1,6 +1,7 @@
 """TLS as strict as the URLs say, on every connection of every part: the whole path, and what is refused at once."""
 
 import asyncio
+import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
@@ -195,6 +196,23 @@ async def test_the_name_is_verified_where_the_url_gives_the_address_too(tls_pair
     for opener in (ordinary, replication, copying, pg_dump):
         await opener(tls_pair.dsn("source", hostaddr="127.0.0.1"), Side.SOURCE)
         await refusal(opener, tls_pair.dsn("source", hostaddr="127.0.0.1", host="elsewhere.example"), Side.SOURCE)
+
+
+@pytest.mark.parametrize("given", [{}, {"sslmode": "verify-full"}], ids=str)
+async def test_the_systems_certificates_are_found_and_verify_fully(
+    tls_pair: TlsPair, copying: Opener, monkeypatch: pytest.MonkeyPatch, given: Mapping[str, str]
+) -> None:
+    """Given sslrootcert=system, with which verify-full is the default, then all find the system's, and hold to them."""
+    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    ours = ssl.get_default_verify_paths()._replace(cafile=str(tls_pair.authority.root.crt))
+    monkeypatch.setattr(ssl, "get_default_verify_paths", lambda: ours)
+    words: dict[str, str | None] = {"sslmode": None, **given, "sslrootcert": "system"}
+
+    for opener in (ordinary, replication, copying, pg_dump):
+        await opener(tls_pair.dsn("source", **words), Side.SOURCE)
+        await refusal(opener, tls_pair.dsn("source", **words | {"host": "127.0.0.1"}), Side.SOURCE)
 
 
 async def test_tls_from_the_first_byte_is_taken(tls_pair: TlsPair, copying: Opener) -> None:
