@@ -109,6 +109,8 @@ class Settings(BaseSettings):
         except psycopg.ProgrammingError:
             # libpq quotes the string that it cannot read, password and all
             parts = {}
+        if "service" in parts:
+            raise ValueError("names a service file, which the copy's driver does not read; write out what is in it")
         if parts and not ("://" in text and _splits_the_password(parts)):
             return value
         raise ValueError(

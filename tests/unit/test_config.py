@@ -119,6 +119,12 @@ def test_law_9_a_password_that_is_not_encoded_is_refused_before_a_part_of_it_pas
     assert "secret" not in f"{error!r} {error} {error.hint}"
 
 
+def test_a_service_file_is_refused_as_the_copy_would_go_elsewhere(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("TARGET_DATABASE_URL", "service=render")
+
+    assert refusal().message.startswith("TARGET_DATABASE_URL: names a service file")
+
+
 @pytest.mark.parametrize(
     "url",
     [
