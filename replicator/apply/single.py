@@ -9,7 +9,7 @@ from typing import Final
 from psycopg import sql
 from psycopg.pq.abc import PGresult
 
-from replicator.apply.batch import unchanged_positions
+from replicator.apply.rows import unchanged_positions
 from replicator.apply.statements import Statements
 from replicator.apply.values import WireText, parameters
 from replicator.model import Key, Row

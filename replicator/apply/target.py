@@ -9,7 +9,9 @@ from psycopg import AsyncRawCursor, sql
 from psycopg.rows import TupleRow
 
 from replicator import control
-from replicator.apply.batch import NEVER, Batch, KeyedChanges, Rule, TableChanges, unchanged_positions
+from replicator.apply.batch import NEVER, Batch, Rule, TableChanges
+from replicator.apply.keyed import KeyedChanges
+from replicator.apply.rows import unchanged_positions
 from replicator.apply.stages import Stages
 from replicator.apply.statements import Statements, truncate
 from replicator.apply.tables import read_target_table, require_shape

@@ -9,7 +9,9 @@ from psycopg import AsyncRawCursor, sql
 from psycopg.pq.abc import PGresult
 from psycopg.rows import TupleRow
 
-from replicator.apply.batch import KeyedChanges, KeylessChanges, unchanged_positions
+from replicator.apply.keyed import KeyedChanges
+from replicator.apply.keyless import KeylessChanges
+from replicator.apply.rows import unchanged_positions
 from replicator.apply.single import SingleRows, Values
 from replicator.apply.stages import Stages
 from replicator.apply.statements import DELETE_GROUP, Statements, TargetTable

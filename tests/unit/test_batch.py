@@ -7,13 +7,13 @@ import pytest
 from replicator.apply.batch import (
     NEVER,
     Batch,
-    KeyedChanges,
-    KeylessChanges,
     Rule,
     Segment,
     TableChanges,
     relations_of,
 )
+from replicator.apply.keyed import KeyedChanges
+from replicator.apply.keyless import KeylessChanges
 from replicator.errors import ProtocolError, UnknownTableError
 from replicator.lsn import INVALID, Lsn
 from replicator.model import UNCHANGED, Change, LogicalMessage, Relation, ReplicaIdentity, Transaction, Truncate

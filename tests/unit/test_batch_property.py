@@ -7,7 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from replicator.apply.batch import Batch, KeyedChanges, KeylessChanges, Rule, fill
+from replicator.apply.batch import Batch, Rule
+from replicator.apply.keyed import KeyedChanges
+from replicator.apply.keyless import KeylessChanges
+from replicator.apply.rows import fill
 from replicator.lsn import INVALID
 from replicator.model import UNCHANGED, Change, Delete, Insert, Relation, ReplicaIdentity, Row, Truncate, Update
 from tests.fixtures.changes import relation, row, transaction
