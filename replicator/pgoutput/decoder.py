@@ -1,4 +1,5 @@
-"""Decode pgoutput messages: one call a message, a tuple becomes one line of COPY text (``model.Row``).
+# cython: annotation_typing=False
+"""Decode pgoutput messages: one call a message, a tuple becomes one line of COPY text (``model.Row``). Compiled.
 
 Source: PostgreSQL documentation, "Logical Replication Message Formats", protocol version 2, text mode, streaming off.
 Values are not parsed (law 7), and nothing is guessed (law 4): what is unknown, too short or too long is an error.
@@ -26,26 +27,26 @@ from replicator.model import (
 from replicator.pgoutput.messages import Begin, Commit, Emitted, Message, Origin, TypeName
 
 # Each starts at the message's first byte, its kind, and skips it; Commit's flags are unused.
-_BEGIN: Final = struct.Struct(">xQqI")
-_COMMIT: Final = struct.Struct(">xxQQq")
+_BEGIN_BODY: Final = struct.Struct(">xQqI")
+_COMMIT_BODY: Final = struct.Struct(">xxQQq")
 _ORIGIN: Final = struct.Struct(">xQ")
 _OID: Final = struct.Struct(">xI")
 _EMITTED: Final = struct.Struct(">xBQ")
 _TRUNCATE: Final = struct.Struct(">xIB")
-_CHANGE: Final = struct.Struct(">xIBH")
-"""Relation, which tuple follows, and its number of columns."""
-
 _TUPLE: Final = struct.Struct(">BH")
 _RELATION_TAIL: Final = struct.Struct(">BH")
 _COLUMN_TAIL: Final = struct.Struct(">Ii")
 _LENGTH: Final = struct.Struct(">I")
-_unpack_length: Final = _LENGTH.unpack_from
+
+_CHANGE_BYTES: Final = 8
+"""A change's kind, its relation, which tuple follows, and that tuple's number of columns."""
 
 _make: Final = tuple.__new__
 """Half the time of calling a named tuple's class."""
 
+_BEGIN, _COMMIT, _INSERT, _UPDATE, _DELETE = b"BCIUD"
 _NEW, _OLD, _KEY = b"NOK"
-_NULL, _UNCHANGED = b"nu"
+_TEXT, _NULL, _UNCHANGED = b"tnu"
 _PG_CATALOG: Final = "pg_catalog"
 
 _KIND_NAMES: Final = {
@@ -67,15 +68,10 @@ class Decoder:
 
     def __init__(self) -> None:
         self._relations: dict[int, Relation] = {}
-        self._by_kind: Final[dict[int, Callable[[bytes], Message]]] = {
-            ord("B"): _begin,
-            ord("C"): _commit,
+        self._rarer: Final[dict[int, Callable[[bytes], Message]]] = {
             ord("O"): _origin,
             ord("R"): self._relation,
             ord("Y"): _type_name,
-            ord("I"): self._insert,
-            ord("U"): self._update,
-            ord("D"): self._delete,
             ord("T"): self._truncate,
             ord("M"): _emitted,
         }
@@ -83,7 +79,18 @@ class Decoder:
     def decode(self, payload: bytes) -> Message:
         """Decode one whole message. Raises ProtocolError if it is unknown, too short or too long."""
         try:
-            return self._by_kind[payload[0]](payload)
+            kind = payload[0]
+            if kind == _INSERT:
+                return self._insert(payload)
+            if kind == _UPDATE:
+                return self._update(payload)
+            if kind == _DELETE:
+                return self._delete(payload)
+            if kind == _BEGIN:
+                return _make(Begin, _BEGIN_BODY.unpack(payload))
+            if kind == _COMMIT:
+                return _make(Commit, _COMMIT_BODY.unpack(payload))
+            return self._rarer[kind](payload)
         except (IndexError, KeyError, ValueError, struct.error):
             raise _unreadable(payload) from None
 
@@ -105,25 +112,32 @@ class Decoder:
             self._relations[oid] = relation
         return self._relations[oid]
 
-    def _insert(self, payload: bytes) -> Insert:
-        oid, kind, count = _CHANGE.unpack_from(payload)
-        relation = self._relations[oid]
-        if kind != _NEW or count != len(relation.columns):
+    def _changed(self, payload: bytes) -> Relation:
+        """The relation of a change, whose first tuple must have as many values as it has columns."""
+        if len(payload) < _CHANGE_BYTES:
             raise _unreadable(payload)
-        row, position = _row(payload, 8, count, False)
+        oid = payload[1] << 24 | payload[2] << 16 | payload[3] << 8 | payload[4]
+        relation = self._relations[oid]
+        if payload[6] << 8 | payload[7] != len(relation.columns):
+            raise _unreadable(payload)
+        return relation
+
+    def _insert(self, payload: bytes) -> Insert:
+        relation = self._changed(payload)
+        if payload[5] != _NEW:
+            raise _unreadable(payload)
+        row, position = _row(payload, _CHANGE_BYTES, len(relation.columns), False)
         if position != len(payload):
             raise _unreadable(payload)
         return _make(Insert, (relation, row))
 
     def _update(self, payload: bytes) -> Update:
-        oid, kind, count = _CHANGE.unpack_from(payload)
-        relation = self._relations[oid]
-        if count != len(relation.columns):
-            raise _unreadable(payload)
-        old, old_is_full, position = None, False, 8
+        relation = self._changed(payload)
+        kind, count = payload[5], len(relation.columns)
+        old, old_is_full, position = None, False, _CHANGE_BYTES
         if kind != _NEW:
             old_is_full = _is_full(kind)
-            old, position = _row(payload, 8, count, False)
+            old, position = _row(payload, position, count, False)
             kind, count_new = _TUPLE.unpack_from(payload, position)
             if kind != _NEW or count_new != count:
                 raise _unreadable(payload)
@@ -134,15 +148,12 @@ class Decoder:
         return _make(Update, (relation, old, old_is_full, new))
 
     def _delete(self, payload: bytes) -> Delete:
-        oid, kind, count = _CHANGE.unpack_from(payload)
-        relation = self._relations[oid]
-        if count != len(relation.columns):
-            raise _unreadable(payload)
-        old_is_full = _is_full(kind)
-        old, position = _row(payload, 8, count, False)
+        relation = self._changed(payload)
+        old_is_full = _is_full(payload[5])
+        old, position = _row(payload, _CHANGE_BYTES, len(relation.columns), False)
         if position != len(payload):
             raise _unreadable(payload)
-        return Delete(relation, old, old_is_full)
+        return _make(Delete, (relation, old, old_is_full))
 
     def _truncate(self, payload: bytes) -> Truncate:
         count, options = _TRUNCATE.unpack_from(payload)
@@ -154,23 +165,31 @@ class Decoder:
 
 
 def _row(payload: bytes, position: int, count: int, may_lack: bool) -> tuple[Row, int]:
-    """Read ``count`` values as one row; return it and where it ends, which may lie beyond a truncated message.
+    """Read ``count`` values as one row; return it and where it ends. ``may_lack``: whether a value may be UNCHANGED.
 
     The hot loop: raw values are joined, and looked at one by one only if the line holds more special bytes than its
-    separators and markers. ``may_lack``: whether a value may be UNCHANGED.
+    separators and markers. Compiled, nothing but ``end`` keeps it from reading beyond the message.
     """
-    values = []
+    data, end = payload, len(payload)
+    values: list[bytes] = []
     markers = 0
     separators = count - 1
     while count:
         count -= 1
-        kind = payload[position]
-        if kind == 116:  # t, a text; a constant is faster than a global name
-            start = position + 5
-            position = start + _unpack_length(payload, position + 1)[0]
-            values.append(payload[start:position])
-            continue
+        if position >= end:
+            raise _unreadable(payload)
+        kind = data[position]
         position += 1
+        if kind == _TEXT:
+            if end - position < 4:
+                raise _unreadable(payload)
+            length = data[position] << 24 | data[position + 1] << 16 | data[position + 2] << 8 | data[position + 3]
+            position += 4
+            if not 0 <= length <= end - position:
+                raise _unreadable(payload)
+            values.append(data[position : position + length])
+            position += length
+            continue
         markers += 1
         if kind == _NULL:
             values.append(NULL)
@@ -186,7 +205,7 @@ def _row(payload: bytes, position: int, count: int, may_lack: bool) -> tuple[Row
         or 13 in line
         or line.count(b"\t") > separators
     ):
-        line = b"\t".join(map(_escape, values))
+        line = b"\t".join([_escape(value) for value in values])
     return line, position
 
 
@@ -203,14 +222,6 @@ def _is_full(kind: int) -> bool:
     if kind not in (_OLD, _KEY):
         raise ValueError("not an old tuple")
     return kind == _OLD
-
-
-def _begin(payload: bytes) -> Begin:
-    return _make(Begin, _BEGIN.unpack(payload))
-
-
-def _commit(payload: bytes) -> Commit:
-    return _make(Commit, _COMMIT.unpack(payload))
 
 
 def _origin(payload: bytes) -> Origin:

@@ -1,4 +1,5 @@
-"""Put the changes of one stream together into transactions, or into pieces of those that are too large to hold."""
+# cython: annotation_typing=False
+"""Put the changes of one stream together into transactions, or into pieces of those too large to hold. Compiled."""
 
 from collections.abc import Callable
 from typing import Any, Final, cast
@@ -25,13 +26,11 @@ class Assembler:
 
     def __init__(self, piece_bytes: int) -> None:
         self._piece_bytes = piece_bytes
-        self._decode = Decoder().decode
+        self._decoder = Decoder()
         self._begin: Begin | None = None
         self._changes: list[Change] = []
         self._size = 0
         self._others: Final[dict[type, Callable[[Any], Transaction | None]]] = {
-            Begin: self._on_begin,
-            Commit: self._on_commit,
             Emitted: self._on_emitted,
             Relation: _on_description,
             TypeName: _on_description,
@@ -50,7 +49,12 @@ class Assembler:
 
     def feed(self, payload: bytes) -> Transaction | None:
         """Take one message. Raises ProtocolError if it cannot be read, or must not come here."""
-        message = self._decode(payload)
+        message = self._decoder.decode(payload)
+        if isinstance(message, Begin):
+            self._on_begin(message)
+            return None
+        if isinstance(message, Commit):
+            return self._on_commit(message)
         handler = self._others.get(type(message))
         if handler is not None:
             return handler(message)
@@ -64,7 +68,7 @@ class Assembler:
         self._size += size + _OVERHEAD
         if self._size <= self._piece_bytes:
             return None
-        return self._hand_out(begin, INVALID, complete=False)
+        return self._hand_out(begin, INVALID, False)
 
     def _on_begin(self, begin: Begin) -> None:
         if self._begin is not None:
@@ -76,7 +80,7 @@ class Assembler:
         if begin is None or begin.commit_lsn != commit.commit_lsn:
             raise ProtocolError(f"the source's stream holds the Commit of {format_lsn(commit.commit_lsn)} alone")
         self._begin = None
-        return self._hand_out(begin, commit.end_lsn, complete=True)
+        return self._hand_out(begin, commit.end_lsn, True)
 
     def _on_emitted(self, message: Emitted) -> Transaction | None:
         # one that is not transactional may stand anywhere, and nothing of ours is written so
@@ -84,7 +88,7 @@ class Assembler:
             return None
         return self._add(LogicalMessage(message.prefix, message.content), len(message.content))
 
-    def _hand_out(self, begin: Begin, end_lsn: Lsn, *, complete: bool) -> Transaction:
+    def _hand_out(self, begin: Begin, end_lsn: Lsn, complete: bool) -> Transaction:
         changes, size = self._changes, self._size
         self._changes, self._size = [], 0
         return Transaction(begin.commit_lsn, end_lsn, begin.committed_at, changes, size, complete)
