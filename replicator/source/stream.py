@@ -16,8 +16,6 @@ from psycopg import pq
 
 from replicator.errors import ReplicatorError, ServerUnavailableError, Side
 from replicator.lsn import Lsn, format_lsn
-from replicator.model import Transaction
-from replicator.pgoutput.streamed import NOT_ORDINARY
 from replicator.pgoutput.transactions import Assembler
 from replicator.postgres import Connection, connect
 from replicator.source.buffer import Buffer, Received
@@ -30,6 +28,8 @@ from replicator.source.frames import (
     start_replication,
     status_update,
 )
+from replicator.source.gathering import Gathering
+from replicator.source.reading import FrameReader, Pause
 from replicator.source.slot import slot_error
 from replicator.source.streamed import Streamed
 
@@ -79,6 +79,8 @@ class ReplicationStream:
         self._socket = connection.pgconn.socket
         self._reading = False
         self._turn: asyncio.Handle | None = None
+        self._reader = FrameReader(connection.pgconn, self._assembler, self._buffer)
+        self._gathering = Gathering(self._socket, self._on_turn)
         self._timer: asyncio.TimerHandle | None = None
 
     @classmethod
@@ -196,37 +198,46 @@ class ReplicationStream:
             raise
 
     def _read(self) -> None:
-        """Take frames until there is none, the buffer is full, or it is the others' turn. The hot loop."""
-        connection, feed, streamed = self._connection.pgconn, self._assembler.feed, self._streamed
-        drained = False
-        if streamed.replaying and not self._replay():
+        """Take frames until there is none, the buffer is full, or it is the others' turn."""
+        if self._streamed.replaying and not self._replay():
             return
-        for _ in range(_FRAMES_AT_ONCE):
-            length, data = connection.get_copy_data(1)
-            if length > 0:
+        reader, began, drained = self._reader, self._reader.frames, False
+        while True:
+            before, transactions = reader.frames, reader.transactions
+            found = reader.read(_FRAMES_AT_ONCE - (before - began), self._streamed.in_block)
+            if reader.frames > before:
                 self._heard, drained = True, False
-                frame = data.tobytes()
-                if frame[0] != XLOG_DATA:
-                    self._take_keepalive(read_keepalive(frame))
-                    continue
-                payload = frame[HEADER_BYTES:]
-                if streamed.in_block or payload[:1] in NOT_ORDINARY:
-                    streamed.take(payload)
-                    if streamed.replaying and not self._replay():
-                        return
-                elif (transaction := feed(payload)) is not None:
-                    self._take_transaction(transaction)
-                    if not self._reading:
-                        return
-            elif length < 0:
-                raise self._end_of_copy()
+            if reader.transactions > transactions:
+                self._took_transactions(reader.end_lsn)
+            if isinstance(found, bytes):
+                if not self._take_other(found):
+                    return
+            elif found is not Pause.NOTHING:
+                self._pause_for(found)
+                return
             elif drained:
+                self._gathering.drained(reader.frames - began)
                 return
             else:
                 # not before libpq's buffer is empty, or it would grow; again after any frame, as TLS holds bytes back
-                connection.consume_input()
+                self._connection.pgconn.consume_input()
                 drained = True
-        self._read_soon()
+
+    def _pause_for(self, reason: Pause) -> None:
+        if reason is Pause.END:
+            raise self._end_of_copy()
+        if reason is Pause.FULL:
+            self._pause()
+        else:
+            self._read_soon()
+
+    def _take_other(self, frame: bytes) -> bool:
+        """Take a keepalive, or what belongs to a streamed transaction; False to read no more now."""
+        if frame[0] != XLOG_DATA:
+            self._take_keepalive(read_keepalive(frame))
+            return True
+        self._streamed.take(frame[HEADER_BYTES:])
+        return not self._streamed.replaying or self._replay()
 
     def _replay(self) -> bool:
         """Take a streamed transaction that has committed; False if the buffer is full, or it is the others' turn."""
@@ -236,18 +247,17 @@ class ReplicationStream:
             if piece is None:
                 self._read_soon()
                 return False
-            self._take_transaction(piece)
-            if not self._reading:
+            self._buffer.add(piece)
+            self._took_transactions(piece.end_lsn)
+            if self._buffer.full:
+                self._pause()
                 return False
         return True
 
-    def _take_transaction(self, transaction: Transaction) -> None:
-        self._buffer.add(transaction)
-        self._received = max(self._received, transaction.end_lsn)
+    def _took_transactions(self, end_lsn: Lsn) -> None:
+        self._received = max(self._received, end_lsn)
         self._shutdown.saw_data()
         self._arrived.set()
-        if self._buffer.full:
-            self._pause()
 
     def _take_keepalive(self, keepalive: Keepalive) -> None:
         if keepalive.end_lsn > self._received:
@@ -301,6 +311,7 @@ class ReplicationStream:
         self._failure = reason
         self._pause()
         self._streamed.close()
+        self._gathering.close()
         for handle in (self._timer, self._turn):
             if handle is not None:
                 handle.cancel()

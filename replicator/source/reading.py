@@ -1,0 +1,70 @@
+# cython: annotation_typing=False
+"""The hot loop of the stream: frames out of libpq, transactions into the buffer. Compiled."""
+
+from enum import Enum
+from typing import Final
+
+from psycopg.pq.abc import PGconn
+
+from replicator.lsn import INVALID
+from replicator.pgoutput.streamed import NOT_ORDINARY
+from replicator.pgoutput.transactions import Assembler
+from replicator.source.buffer import Buffer
+from replicator.source.frames import HEADER_BYTES, XLOG_DATA
+
+
+class Pause(Enum):
+    """Why there is no other frame now."""
+
+    NOTHING = "libpq has read no more"
+    FULL = "the buffer is full"
+    TURN = "as many were read as should be at once"
+    END = "the source has ended the stream"
+
+
+_NOTHING: Final = Pause.NOTHING
+_FULL: Final = Pause.FULL
+_TURN: Final = Pause.TURN
+_END: Final = Pause.END
+
+
+class FrameReader:
+    """Takes the frames of one START_REPLICATION.
+
+    ``frames`` counts all of them, ``transactions`` those (and pieces) that went to the buffer; ``end_lsn`` is where the
+    last of their commits ended.
+    """
+
+    def __init__(self, connection: PGconn, assembler: Assembler, buffer: Buffer) -> None:
+        self._connection = connection
+        self._assembler = assembler
+        self._buffer = buffer
+        self.frames = 0
+        self.transactions = 0
+        self.end_lsn = INVALID
+
+    def read(self, limit: int, none_is_ordinary: bool) -> bytes | Pause:
+        """Feed ordinary changes up to the next frame of another kind, which is returned; or tell why there is none.
+
+        ``limit``: frames to read at most. ``none_is_ordinary``: inside of a streamed block. Raises what `feed` raises.
+        """
+        assembler, buffer = self._assembler, self._buffer
+        while limit > 0:
+            limit -= 1
+            length, data = self._connection.get_copy_data(1)
+            if length <= 0:
+                return _NOTHING if length == 0 else _END
+            self.frames += 1
+            frame = data.tobytes()
+            if frame[0] != XLOG_DATA or none_is_ordinary:
+                return frame
+            if len(frame) > HEADER_BYTES and frame[HEADER_BYTES] in NOT_ORDINARY:
+                return frame
+            transaction = assembler.feed(frame[HEADER_BYTES:])
+            if transaction is not None:
+                buffer.add(transaction)
+                self.transactions += 1
+                self.end_lsn = transaction.end_lsn or self.end_lsn
+                if buffer.full:
+                    return _FULL
+        return _TURN
