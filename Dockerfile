@@ -6,7 +6,7 @@ ARG BASE=python:3.11-slim-trixie
 
 FROM ${BASE} AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
-RUN python -m venv /opt/replicator
+RUN apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev && python -m venv /opt/replicator
 WORKDIR /build
 COPY requirements-runtime.lock ./
 RUN /opt/replicator/bin/pip install --require-hashes --only-binary :all: -r requirements-runtime.lock
@@ -14,8 +14,10 @@ COPY pyproject.toml README.md ./
 COPY replicator replicator
 COPY bootstrap bootstrap
 COPY monitoring monitoring
+# The hot path is compiled here, and the image is not made without
 RUN /opt/replicator/bin/pip install --no-deps --no-build-isolation . \
- && /opt/replicator/bin/pip uninstall --yes setuptools pip
+ && /opt/replicator/bin/replicator --version | grep -q '(compiled)' \
+ && /opt/replicator/bin/pip uninstall --yes cython setuptools pip
 
 FROM ${BASE}
 ARG POSTGRES_CLIENT=17

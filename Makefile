@@ -6,7 +6,11 @@ BIN := $(VENV)/bin
 .PHONY: demo test faults bench torture check lock clean
 .DEFAULT_GOAL := test
 
-$(VENV)/.installed: requirements.lock pyproject.toml
+# Compiled where there is a compiler and Python's headers; a change of any of them compiles it again.
+TYPES := $(wildcard replicator/*/*.pxd)
+COMPILED := $(TYPES:.pxd=.py)
+
+$(VENV)/.installed: requirements.lock pyproject.toml $(TYPES) $(COMPILED)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	PYTHONWARNINGS=ignore $(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
@@ -47,4 +51,5 @@ lock: $(VENV)/.installed
 	$(COMPILE) --constraint requirements.lock --output-file requirements-runtime.lock pyproject.toml
 
 clean:
+	rm -f $(COMPILED:.py=.c) $(COMPILED:.py=.*.so)
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -19,6 +19,7 @@ from rich.text import Text
 from replicator import __version__, worker
 from replicator.check import Finding, Severity, blocking, check
 from replicator.cleanup import cleanup
+from replicator.compiled import describe
 from replicator.config import Settings, load_settings
 from replicator.cutover import CutoverReport, abort, cutover
 from replicator.demo.run import DemoOptions, run_demo
@@ -279,9 +280,13 @@ async def _run_demo(options: DemoOptions) -> int:
 
 
 @app.callback(invoke_without_command=True)
-def _root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version, and whether the hot path is compiled.")
+    ] = False,
+) -> None:
     if version:
-        typer.echo(__version__)
+        typer.echo(f"{__version__} ({describe()})")
         raise typer.Exit(DONE)
 
 

@@ -1,0 +1,11 @@
+# Types for the compiled rows.py; what is said here holds only there.
+cimport cython
+
+cdef class KeyReader:
+    cdef tuple _positions
+    cdef Py_ssize_t _last
+    cdef bint _leads
+    @cython.locals(data="const char *", end=Py_ssize_t, values=list)
+    cpdef bytes read(self, bytes row)
+
+cpdef bytes fill(bytes row, bytes before, only=*)

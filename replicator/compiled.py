@@ -1,0 +1,30 @@
+"""Which modules of the hot path run compiled (pyproject: ext-modules). Nothing else depends on it."""
+
+import importlib
+from typing import Final
+
+HOT_PATH: Final = (
+    "replicator.apply.batch",
+    "replicator.apply.keyed",
+    "replicator.apply.rows",
+    "replicator.pgoutput.decoder",
+    "replicator.pgoutput.transactions",
+    "replicator.source.reading",
+)
+
+
+def compiled() -> frozenset[str]:
+    """Those of HOT_PATH that were compiled when the package was installed; the others run as Python."""
+    return frozenset(name for name in HOT_PATH if not _file(name).endswith(".py"))
+
+
+def describe() -> str:
+    """All, some or none of them, for people."""
+    slow = [name for name in HOT_PATH if name not in compiled()]
+    if not slow:
+        return "compiled"
+    return "not compiled" if len(slow) == len(HOT_PATH) else f"compiled but for {', '.join(slow)}"
+
+
+def _file(name: str) -> str:
+    return importlib.import_module(name).__file__ or ""

@@ -1,0 +1,16 @@
+# Types for the compiled reading.py; what is said here holds only there.
+cimport cython
+from replicator.pgoutput.transactions cimport Assembler
+
+cdef bytes NOT_ORDINARY
+cdef int XLOG_DATA, HEADER_BYTES
+cdef object _NOTHING, _FULL, _TURN, _END
+
+cdef class FrameReader:
+    cdef object _connection, _buffer
+    cdef Assembler _assembler
+    cdef readonly Py_ssize_t frames, transactions
+    cdef readonly object end_lsn
+
+    @cython.locals(assembler=Assembler, length=Py_ssize_t, frame=bytes)
+    cpdef read(self, Py_ssize_t limit, bint none_is_ordinary)
