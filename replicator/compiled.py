@@ -6,6 +6,7 @@ from typing import Final
 HOT_PATH: Final = (
     "replicator.apply.batch",
     "replicator.apply.keyed",
+    "replicator.apply.lines",
     "replicator.apply.rows",
     "replicator.pgoutput.decoder",
     "replicator.pgoutput.transactions",

@@ -9,15 +9,16 @@ the batches grow by themselves.
 
 import asyncio
 import time
+from collections.abc import Sequence
 from typing import Final, Protocol
 
 from monitoring.metrics import Metrics
-from replicator.apply.batch import Batch, relations_of
+from replicator.apply.batch import Batch
 from replicator.apply.target import Target
 from replicator.errors import SchemaMismatchError
 from replicator.lag import LagTracker
 from replicator.lsn import Lsn
-from replicator.model import POSTGRES_EPOCH, Transaction
+from replicator.model import POSTGRES_EPOCH, Relation, Transaction
 from replicator.pulse import Counters
 from replicator.source.stream import Received
 
@@ -66,9 +67,11 @@ class Flow:
             self._counters.received = self._stream.received
             self._sample_lag(received)
             for transaction in received.transactions:
-                await self._take(transaction)
-                if len(self._touched) > _MAX_TABLES and self._batch.transactions:
-                    await self._commit()
+                self.taken = transaction.commit_lsn
+                if (unfamiliar := self._batch.unfamiliar(transaction)) or not transaction.complete:
+                    await self._take(transaction, unfamiliar)
+                else:
+                    self._batch.add(transaction)
             if self._batch.transactions:
                 await self._commit()
             self._idle_lsn = received.idle_lsn or self._idle_lsn
@@ -90,11 +93,10 @@ class Flow:
             oldest = received.transactions[0]
             self._lag.sample(oldest.committed_at / 1_000_000 + POSTGRES_EPOCH, Lsn(oldest.commit_lsn + 1))
 
-    async def _take(self, transaction: Transaction) -> None:
+    async def _take(self, transaction: Transaction, unfamiliar: Sequence[Relation]) -> None:
         """Fold a transaction into the batch; a piece of a large one goes to the target without a commit."""
-        self.taken = transaction.commit_lsn
         try:
-            for relation in relations_of(transaction):
+            for relation in unfamiliar:
                 await self._target.prepare(relation, transaction.commit_lsn)
                 self._touched.add(relation.oid)
         except SchemaMismatchError:
@@ -107,6 +109,8 @@ class Flow:
         if not transaction.complete:
             await self._target.run(self._batch)
             self._count(self._new_batch())
+        elif len(self._touched) > _MAX_TABLES:
+            await self._commit()
 
     async def _commit(self) -> None:
         began = time.monotonic()

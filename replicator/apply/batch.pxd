@@ -13,5 +13,6 @@ cdef class Batch:
     cdef readonly object first_lsn, end_lsn, marker
     cdef readonly Py_ssize_t size
     cpdef add(self, transaction)
+    cpdef list unfamiliar(self, transaction)
     cdef _add(self, change, commit_lsn)
     cdef _changes_of(self, relation, commit_lsn)

@@ -6,7 +6,7 @@ ends the *segment*. Nothing here hides a conflict: what cannot follow from a con
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -79,6 +79,20 @@ class Batch:
         if transaction.complete:
             self.end_lsn = transaction.end_lsn
             self.transactions += 1
+
+    def unfamiliar(self, transaction: Transaction) -> list[Relation]:
+        """The relations that a transaction touches and this batch has no changes of, each once."""
+        found: list[Relation] = []
+        last: Relation | None = None
+        for change in transaction.changes:
+            if isinstance(change, Truncate):
+                found += [relation for relation in change.relations if relation not in found]
+            elif not isinstance(change, LogicalMessage) and change.relation is not last:
+                last = change.relation
+                changes = self._tables.get(last.oid)
+                if (changes is None or changes.relation is not last) and last not in found:
+                    found.append(last)
+        return found
 
     def _add(self, change: Change, commit_lsn: Lsn) -> None:
         if isinstance(change, LogicalMessage):
@@ -174,16 +188,3 @@ def marker_of(transaction: Transaction) -> str | None:
     if not isinstance(change, LogicalMessage) or change.prefix != MARKER_PREFIX:
         return None
     return change.content.decode() if _NONCE.fullmatch(change.content) else None
-
-
-def relations_of(transaction: Transaction) -> Iterable[Relation]:
-    """The relations that a transaction touches, each once, in the order of their first change."""
-    found: dict[int, Relation] = {}
-    last: Relation | None = None
-    for change in transaction.changes:
-        if isinstance(change, Truncate):
-            found |= {id(relation): relation for relation in change.relations}
-        elif not isinstance(change, LogicalMessage) and change.relation is not last:
-            last = change.relation
-            found[id(last)] = last
-    return found.values()

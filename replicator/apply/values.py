@@ -41,10 +41,3 @@ def _unescaped(value: bytes) -> bytes:
     if b"\\" not in value:
         return value
     return _ESCAPE.sub(lambda match: _PLAIN[match[1]], value)
-
-
-def without_unchanged(row: Row) -> Row:
-    """A line that COPY can read: NULL stands in for the values that were not sent."""
-    if UNCHANGED not in row:
-        return row
-    return b"\t".join(NULL if value == UNCHANGED else value for value in row.split(b"\t"))

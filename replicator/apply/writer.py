@@ -1,7 +1,6 @@
 """Writing what happened to one table: staged and set-based, every row count checked against the plan (law 4)."""
 
-from collections.abc import Iterable, Iterator
-from itertools import islice
+from collections.abc import Iterable
 from typing import Final
 
 import psycopg
@@ -11,17 +10,13 @@ from psycopg.rows import TupleRow
 
 from replicator.apply.keyed import KeyedChanges
 from replicator.apply.keyless import KeylessChanges
-from replicator.apply.rows import unchanged_positions
+from replicator.apply.lines import Groups, Rows, chunks, grouped, staged
 from replicator.apply.single import SingleRows, Values
 from replicator.apply.stages import Stages
 from replicator.apply.statements import DELETE_GROUP, Statements, TargetTable
-from replicator.apply.values import without_unchanged
 from replicator.errors import ApplyError, DivergenceError, ReplicatorError, Side
-from replicator.model import Key, Row
+from replicator.model import Key
 from replicator.postgres import Connection, has_no_place, translate
-
-_LINES_PER_WRITE: Final = 2000
-"""Lines joined for one write of COPY data: large writes, and the event loop still gets its turn."""
 
 _NO_PLACE_REMEDY: Final = (
     "Correct the text on the source (reading it fails there after SET client_encoding = 'UTF8'), then run on the "
@@ -29,10 +24,6 @@ _NO_PLACE_REMEDY: Final = (
     "and the worker goes on by itself then."
 )
 """What has been sent stays as it is; a new copy of the table leaves it out."""
-
-Rows = list[tuple[Key, Row]]
-Groups = dict[int, tuple[tuple[int, ...], Rows]]
-"""Rows by group number; the rows of a group lack the same values."""
 
 
 class TableWriter:
@@ -80,11 +71,11 @@ class TableWriter:
         else:
             await self._singly.write(changes.deletes, updates, moves)
         if inserts:
-            await self._copy("insert", self.statements.copy_inserts(), inserts, len(inserts))
+            await self._copy("insert", self.statements.copy_inserts(), chunks(inserts), len(inserts))
 
     async def _write_sets(self, deletes: list[Key], updates: Rows, moves: Rows) -> None:
-        updated = _groups(updates, first=DELETE_GROUP + 1)
-        moved = _groups(moves, first=DELETE_GROUP + 1 + len(updated))
+        updated = grouped(updates, first=DELETE_GROUP + 1)
+        moved = grouped(moves, first=DELETE_GROUP + 1 + len(updated))
         if deletes or updated or moved:
             await self._prepare_stage()
         await self._stage_keys(deletes)
@@ -108,28 +99,23 @@ class TableWriter:
             line = b"%d\t%s" if self._table.columns else b"%d%s"
             lines = (line % (count, image) for image, count in changes.removed.items())
             await self._prepare_stage()
-            await self._copy("delete", self.statements.copy_to_stage(), lines, len(changes.removed))
+            await self._copy("delete", self.statements.copy_to_stage(), chunks(lines), len(changes.removed))
             await self._checked("delete", sum(changes.removed.values()), self.statements.delete_staged_images())
         if changes.added:
-            await self._copy("insert", self.statements.copy_inserts(), changes.inserts, sum(changes.added.values()))
+            planned = sum(changes.added.values())
+            await self._copy("insert", self.statements.copy_inserts(), chunks(changes.inserts), planned)
 
     # --- staging ------------------------------------------------------------------------------------------------------
 
     async def _stage_keys(self, keys: list[Key]) -> None:
         if keys:
             lines = (b"%d\t%s" % (DELETE_GROUP, key) for key in keys)
-            await self._copy("delete", self.statements.copy_keys_to_stage(), lines, len(keys))
+            await self._copy("delete", self.statements.copy_keys_to_stage(), chunks(lines), len(keys))
 
     async def _stage_rows(self, groups: Groups) -> None:
         if groups:
-            lines = (
-                b"%d\t%s\t%s" % (group, origin, without_unchanged(row))
-                for group, (_, rows) in groups.items()
-                for origin, row in rows
-            )
-            await self._copy(
-                "update", self.statements.copy_to_stage(), lines, sum(len(rows) for _, rows in groups.values())
-            )
+            planned = sum(len(rows) for _, rows in groups.values())
+            await self._copy("update", self.statements.copy_to_stage(), staged(groups), planned)
 
     async def _prepare_stage(self) -> None:
         if (statement := self._stages.prepare(self.statements)) is not None:
@@ -160,11 +146,11 @@ class TableWriter:
         assert cursor.pgresult is not None  # the statement was run
         return cursor.pgresult
 
-    async def _copy(self, operation: str, statement: sql.Composed, lines: Iterable[bytes], planned: int) -> None:
+    async def _copy(self, operation: str, statement: sql.Composed, text: Iterable[bytes], planned: int) -> None:
         cursor = self._connection.cursor()
         try:
             async with cursor.copy(statement) as copy:
-                for chunk in _chunks(lines):
+                for chunk in text:
                     await copy.write(chunk)
         except psycopg.Error as error:
             raise self._translated(error, operation) from None
@@ -183,18 +169,3 @@ class TableWriter:
 
 class _CollisionError(DivergenceError):
     """A unique or exclusion constraint objected: either the order of the batch's statements, or a divergence."""
-
-
-def _groups(rows: Rows, first: int) -> Groups:
-    """Number the rows' groups from ``first``: rows that lack the same values share a statement."""
-    by_unchanged: dict[tuple[int, ...], Rows] = {}
-    for origin, row in rows:
-        by_unchanged.setdefault(unchanged_positions(row), []).append((origin, row))
-    return {first + n: item for n, item in enumerate(by_unchanged.items())}
-
-
-def _chunks(lines: Iterable[bytes]) -> Iterator[bytes]:
-    iterator = iter(lines)
-    while chunk := list(islice(iterator, _LINES_PER_WRITE)):
-        chunk.append(b"")
-        yield b"\n".join(chunk)

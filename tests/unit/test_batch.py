@@ -10,7 +10,6 @@ from replicator.apply.batch import (
     Rule,
     Segment,
     TableChanges,
-    relations_of,
 )
 from replicator.apply.keyed import KeyedChanges
 from replicator.apply.keyless import KeylessChanges
@@ -400,12 +399,15 @@ def test_changes_are_counted_before_coalescing() -> None:
     assert batch.size == len(row("1", "x", "y")) * 2
 
 
-def test_the_relations_of_a_transaction_come_once_each() -> None:
+def test_the_relations_that_are_new_to_a_batch_come_once_each() -> None:
+    batch = folded()
     changes = transaction(
         LogicalMessage("app", b""), insert(T, "1", "x", "y"), truncate(OTHER, T), insert(T, "1", "x", "y")
     )
 
-    assert list(relations_of(changes)) == [T, OTHER]
+    assert batch.unfamiliar(changes) == [T, OTHER]
+    batch.add(transaction(insert(T, "1", "x", "y")))
+    assert batch.unfamiliar(transaction(insert(T, "2", "x", "y"), insert(OTHER, "1"))) == [OTHER]
 
 
 # --- law 4: what cannot follow from a consistent beginning ------------------------------------------------------------
