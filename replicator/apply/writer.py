@@ -21,6 +21,9 @@ from replicator.postgres import Connection, has_no_place, translate
 _LINES_PER_WRITE: Final = 2000
 """Lines joined for one write of COPY data: large writes, and the event loop still gets its turn."""
 
+_LARGE: Final = 32 * 1024 * 1024
+"""Bytes from which on lines are written one by one: joining them would copy them."""
+
 _NO_PLACE_REMEDY: Final = (
     "Correct the text on the source (reading it fails there after SET client_encoding = 'UTF8'), then run on the "
     "target: UPDATE replicator.tables SET state = 'copying' WHERE {table}; the table is copied again, "
@@ -194,5 +197,10 @@ def _groups(rows: Rows, first: int) -> Groups:
 def _chunks(lines: Iterable[bytes]) -> Iterator[bytes]:
     iterator = iter(lines)
     while chunk := list(islice(iterator, _LINES_PER_WRITE)):
-        chunk.append(b"")
-        yield b"\n".join(chunk)
+        if sum(map(len, chunk)) < _LARGE:
+            chunk.append(b"")
+            yield b"\n".join(chunk)
+        else:
+            for line in chunk:
+                yield line
+                yield b"\n"

@@ -7,6 +7,7 @@ from replicator.errors import ProtocolError
 from replicator.lsn import INVALID, Lsn, format_lsn
 from replicator.model import Change, LogicalMessage, Relation, Transaction
 from replicator.pgoutput.decoder import Decoder
+from replicator.pgoutput.large import decode_large
 from replicator.pgoutput.messages import Begin, Commit, Emitted, Origin, TypeName
 
 _OVERHEAD: Final = 128
@@ -25,7 +26,8 @@ class Assembler:
 
     def __init__(self, piece_bytes: int) -> None:
         self._piece_bytes = piece_bytes
-        self._decode = Decoder().decode
+        decoder = Decoder()
+        self._decode, self._relations = decoder.decode, decoder.relations
         self._begin: Begin | None = None
         self._changes: list[Change] = []
         self._size = 0
@@ -55,6 +57,11 @@ class Assembler:
         if handler is not None:
             return handler(message)
         return self._add(cast("Change", message), len(payload))
+
+    def feed_large(self, message: memoryview) -> Transaction | None:
+        """Take one message that is larger than LARGE, with fewer copies; it may be released after."""
+        change = decode_large(message, self._relations)
+        return self.feed(bytes(message)) if change is None else self._add(change, len(message))
 
     def _add(self, change: Change, size: int) -> Transaction | None:
         begin = self._begin

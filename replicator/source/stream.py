@@ -14,9 +14,10 @@ from typing import Final, Self
 import psycopg
 from psycopg import pq
 
-from replicator.errors import ReplicatorError, ServerUnavailableError, Side
+from replicator.errors import ProtocolError, ReplicatorError, ServerUnavailableError, Side
 from replicator.lsn import Lsn, format_lsn
 from replicator.model import Transaction
+from replicator.pgoutput.large import LARGE
 from replicator.pgoutput.streamed import NOT_ORDINARY
 from replicator.pgoutput.transactions import Assembler
 from replicator.postgres import Connection, connect
@@ -138,14 +139,17 @@ class ReplicationStream:
         Raises, once everything was taken, what ended the stream: ServerUnavailableError if the source is away or
         shuts down, SlotLostError, SourceError or ProtocolError.
         """
+        self._buffer.done()
+        self._resume_unless_full()
         while not self._buffer:
             if self._failure is not None:
                 raise self._failure
             self._arrived.clear()
             await self._arrived.wait()
         received = self._buffer.take()
-        if not self._reading and self._failure is None:
-            self._resume()
+        if self._buffer.full:
+            self._pause()
+        self._resume_unless_full()
         return received
 
     def confirm(self, lsn: Lsn) -> None:
@@ -163,6 +167,10 @@ class ReplicationStream:
         await self._connection.close()
 
     # --- reading ------------------------------------------------------------------------------------------------------
+
+    def _resume_unless_full(self) -> None:
+        if not self._reading and self._failure is None and not self._buffer.full:
+            self._resume()
 
     def _resume(self) -> None:
         self._reading = True
@@ -205,19 +213,19 @@ class ReplicationStream:
             length, data = connection.get_copy_data(1)
             if length > 0:
                 self._heard, drained = True, False
-                frame = data.tobytes()
-                if frame[0] != XLOG_DATA:
+                if length > LARGE:
+                    self._take_large(data)
+                    del data  # the driver's memory, which would be held while the next one comes
+                elif (frame := data.tobytes())[0] != XLOG_DATA:
                     self._take_keepalive(read_keepalive(frame))
+                elif streamed.in_block or frame[HEADER_BYTES : HEADER_BYTES + 1] in NOT_ORDINARY:
+                    streamed.take(frame[HEADER_BYTES:])
+                elif (transaction := feed(frame[HEADER_BYTES:])) is None:
                     continue
-                payload = frame[HEADER_BYTES:]
-                if streamed.in_block or payload[:1] in NOT_ORDINARY:
-                    streamed.take(payload)
-                    if streamed.replaying and not self._replay():
-                        return
-                elif (transaction := feed(payload)) is not None:
+                else:
                     self._take_transaction(transaction)
-                    if not self._reading:
-                        return
+                if not self._reading or (streamed.replaying and not self._replay()):
+                    return
             elif length < 0:
                 raise self._end_of_copy()
             elif drained:
@@ -227,6 +235,15 @@ class ReplicationStream:
                 connection.consume_input()
                 drained = True
         self._read_soon()
+
+    def _take_large(self, frame: memoryview) -> None:
+        """Take a frame that is so large that copies of it count."""
+        if frame[0] != XLOG_DATA:
+            raise ProtocolError(f"the source sent a keepalive of {len(frame)} bytes")
+        if self._streamed.in_block:
+            self._streamed.take(frame[HEADER_BYTES:])
+        elif (transaction := self._assembler.feed_large(frame[HEADER_BYTES:])) is not None:
+            self._take_transaction(transaction)
 
     def _replay(self) -> bool:
         """Take a streamed transaction that has committed; False if the buffer is full, or it is the others' turn."""
