@@ -28,7 +28,10 @@ from replicator.model import TableName, TableState
 from replicator.postgres import qualified
 
 _QUEUED_CHUNKS: Final = 2
-"""Chunks between the two sides; a chunk is what had arrived, up to a megabyte, or a row that is larger."""
+"""Chunks between the two sides; a chunk is what had arrived, up to a megabyte, or a slice of a row that is larger."""
+
+_SLICE: Final = 2 * 1024 * 1024
+"""Bytes that the target's side is given at once: it copies them twice, and a row may be as large as memory."""
 
 _FRESH: Final = """
 SELECT c.oid
@@ -52,6 +55,9 @@ UPDATE replicator.tables t
  WHERE t.schema = u.schema AND t.name = u.name
 """
 """What control.py says with psycopg, in asyncpg's words: it commits with the rows."""
+
+
+_Chunks = asyncio.Queue[bytes | BaseException | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +193,7 @@ class Relay:
 
         ``freeze``: no later pass has to mark the rows as visible to all. The table must have been truncated.
         """
-        chunks: asyncio.Queue[bytes | BaseException | None] = asyncio.Queue(_QUEUED_CHUNKS)
+        chunks: _Chunks = asyncio.Queue(_QUEUED_CHUNKS)
         reading = asyncio.create_task(self._read(table, piece, chunks))
         try:
             status = await self._target.copy_to_table(
@@ -210,9 +216,7 @@ class Relay:
             )
         return copied
 
-    async def _read(
-        self, table: PublishedTable, piece: Piece, chunks: asyncio.Queue[bytes | BaseException | None]
-    ) -> Copied:
+    async def _read(self, table: PublishedTable, piece: Piece, chunks: _Chunks) -> Copied:
         """Fill the queue. None is put only after the source has said that the copy is complete."""
         total = 0
 
@@ -220,7 +224,8 @@ class Relay:
             nonlocal total
             total += len(chunk)
             self._count_bytes(len(chunk))
-            await chunks.put(chunk)
+            for start in range(0, len(chunk), _SLICE):
+                await chunks.put(chunk[start : start + _SLICE])
 
         try:
             status = await self._source.copy_from_query(piece.query(table), output=hand_over, format="text")
@@ -231,7 +236,7 @@ class Relay:
         return Copied(_count(status), total)
 
 
-async def _until_end(chunks: asyncio.Queue[bytes | BaseException | None]) -> AsyncIterator[bytes]:
+async def _until_end(chunks: _Chunks) -> AsyncIterator[bytes]:
     """What was read, until its end. Raises what ended it early: asyncpg then ends the target's COPY with an error."""
     while (chunk := await chunks.get()) is not None:
         if isinstance(chunk, BaseException):

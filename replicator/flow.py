@@ -63,20 +63,23 @@ class Flow:
         """Apply until an error ends it. Idle advances are persisted once in ``idle_interval`` seconds at most."""
         self._counters.progress = self._target.progress
         while True:
-            received = await self._receive(idle_interval)
-            self._counters.received = self._stream.received
-            self._sample_lag(received)
-            for transaction in received.transactions:
-                self.taken = transaction.commit_lsn
-                if (unfamiliar := self._batch.unfamiliar(transaction)) or not transaction.complete:
-                    await self._take(transaction, unfamiliar)
-                else:
-                    self._batch.add(transaction)
-            if self._batch.transactions:
-                await self._commit()
-            self._idle_lsn = received.idle_lsn or self._idle_lsn
+            # passed on at once: rows that were applied must not be held while the next ones come
+            await self._pass_on(await self._receive(idle_interval))
             await self._advance(idle_interval)
             self._counters.progress = self._target.progress
+
+    async def _pass_on(self, received: Received) -> None:
+        self._counters.received = self._stream.received
+        self._sample_lag(received)
+        for transaction in received.transactions:
+            self.taken = transaction.commit_lsn
+            if (unfamiliar := self._batch.unfamiliar(transaction)) or not transaction.complete:
+                await self._take(transaction, unfamiliar)
+            else:
+                self._batch.add(transaction)
+        if self._batch.transactions:
+            await self._commit()
+        self._idle_lsn = received.idle_lsn or self._idle_lsn
 
     async def _receive(self, idle_interval: float) -> Received:
         """Wait for the source, but no longer than an idle advance may wait to be persisted."""

@@ -8,7 +8,7 @@ from replicator.apply.rows import unchanged_positions
 from replicator.model import NULL, UNCHANGED, Key, Row
 
 _CHUNK: Final = 262_144
-"""Bytes after which a chunk ends."""
+"""Bytes after which a chunk ends. A row that is longer is passed on as it is: joining it would copy it."""
 
 Rows = list[tuple[Key, Row]]
 """Each with its origin."""
@@ -30,6 +30,14 @@ def chunks(lines: Iterable[bytes]) -> Iterator[bytes]:
     pieces: list[bytes] = []
     size = 0
     for line in lines:
+        if len(line) > _CHUNK:
+            if pieces:
+                pieces.append(b"")
+                yield b"\n".join(pieces)
+                pieces, size = [], 0
+            yield line
+            yield b"\n"
+            continue
         pieces.append(line)
         size += len(line)
         if size > _CHUNK:
@@ -52,6 +60,11 @@ def _staged(head: bytes, rows: Sequence[tuple[Key, Row]], lacks: bool) -> Iterat
     size = 0
     for origin, row in rows:
         line = _without_unchanged(row) if lacks else row
+        if len(line) > _CHUNK:
+            yield b"".join((*pieces, head, origin, b"\t"))
+            yield line
+            pieces, size = [b"\n"], 0
+            continue
         pieces.extend((head, origin, b"\t", line, b"\n"))
         size += len(line)
         if size > _CHUNK:

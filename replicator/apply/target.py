@@ -25,6 +25,9 @@ from replicator.postgres import Connection, connect, translate
 _TINY: Final = 40
 """Rows up to which a batch goes as single prepared statements in one round trip."""
 
+_LARGE: Final = 4 * 1024 * 1024
+"""Bytes of a batch from which on it does not: parameters are copied as a whole several times, COPY's lines in parts."""
+
 _ON_REQUEST: Final = 2**31
 """The driver prepares what is asked for, and nothing by itself: a staging table's size decides how to join it, and the
 plan of a prepared statement would be one that was made for another size."""
@@ -210,6 +213,8 @@ class Target:
         What is refused for good is tried again through the staging tables, which tell which table objects and why, and
         untangle unique values that change hands.
         """
+        if batch.size > _LARGE:
+            return False
         segments = [segment for segment in batch.segments if not isinstance(segment, Truncate)]
         if len(segments) != len(batch.segments) or len(segments) > 1:
             return False

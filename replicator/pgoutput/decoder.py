@@ -6,7 +6,7 @@ Values are not parsed (law 7), and nothing is guessed (law 4): what is unknown, 
 """
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from replicator.errors import ProtocolError
@@ -75,6 +75,11 @@ class Decoder:
             ord("T"): self._truncate,
             ord("M"): _emitted,
         }
+
+    @property
+    def relations(self) -> Mapping[int, Relation]:
+        """What was described so far, by oid."""
+        return self._relations
 
     def decode(self, payload: bytes) -> Message:
         """Decode one whole message. Raises ProtocolError if it is unknown, too short or too long."""

@@ -78,7 +78,7 @@ def read_abort(payload: bytes) -> StreamAbort:
     return StreamAbort(*_unpack(_ABORT, payload))
 
 
-def read_xid(payload: bytes) -> int | None:
+def read_xid(payload: bytes | memoryview) -> int | None:
     """The subtransaction of a message inside a block, whose rest begins at 5; None for one that has none.
 
     Raises ProtocolError for what must not be inside a block.
@@ -142,6 +142,6 @@ def _unpack(message: struct.Struct, payload: bytes) -> tuple[int, ...]:
         raise _unreadable(payload) from None
 
 
-def _unreadable(payload: bytes) -> ProtocolError:
-    kind = payload[:1]
+def _unreadable(payload: bytes | memoryview) -> ProtocolError:
+    kind = bytes(payload[:1])
     return ProtocolError(f"the source streams a transaction with an unreadable message {kind!r} ({len(payload)} bytes)")

@@ -10,6 +10,10 @@ _TRANSACTION_BYTES: Final = 300
 """What a transaction weighs beside its changes: a source before 15 sends empty ones, by the thousand."""
 
 
+_LARGE: Final = 2
+"""Times the limit: what exceeds it so far is one row, which is not received beside another one."""
+
+
 @dataclass(frozen=True, slots=True)
 class Received:
     """What came since the last time, in order.
@@ -29,6 +33,7 @@ class Buffer:
         self._limit = limit
         self._transactions: list[Transaction] = []
         self._bytes = 0
+        self._taken = 0
         self._idle_lsn = INVALID
 
     def __bool__(self) -> bool:
@@ -37,8 +42,8 @@ class Buffer:
 
     @property
     def full(self) -> bool:
-        """Whether nothing more should be added until it is taken."""
-        return self._bytes > self._limit
+        """Whether nothing more should be added until it is taken, or until what was taken is not needed any more."""
+        return self._bytes > self._limit or self._taken > self._limit * _LARGE
 
     def add(self, transaction: Transaction) -> None:
         """Keep a transaction or a piece; what was idle is not any more."""
@@ -50,8 +55,13 @@ class Buffer:
         """Note that everything before ``lsn`` has arrived, and that no transaction is open."""
         self._idle_lsn = lsn
 
+    def done(self) -> None:
+        """Note that what was taken is not needed any more."""
+        self._taken = 0
+
     def take(self) -> Received:
         """Empty it."""
         received = Received(self._transactions, self._idle_lsn or None)
+        self._taken = self._bytes
         self._transactions, self._bytes, self._idle_lsn = [], 0, INVALID
         return received

@@ -4,10 +4,11 @@ from replicator.pgoutput.transactions cimport Assembler
 
 cdef bytes NOT_ORDINARY
 cdef int XLOG_DATA, HEADER_BYTES
-cdef object _NOTHING, _FULL, _TURN, _END
+cdef Py_ssize_t LARGE
+cdef object _NOTHING, _FULL, _TURN, _END, _LARGE
 
 cdef class FrameReader:
-    cdef object _connection, _buffer
+    cdef object _connection, _buffer, _large
     cdef Assembler _assembler
     cdef readonly Py_ssize_t frames, transactions
     cdef readonly object end_lsn

@@ -7,6 +7,7 @@ from typing import Final
 from psycopg.pq.abc import PGconn
 
 from replicator.lsn import INVALID
+from replicator.pgoutput.large import LARGE
 from replicator.pgoutput.streamed import NOT_ORDINARY
 from replicator.pgoutput.transactions import Assembler
 from replicator.source.buffer import Buffer
@@ -16,6 +17,7 @@ from replicator.source.frames import HEADER_BYTES, XLOG_DATA
 class Pause(Enum):
     """Why there is no other frame now."""
 
+    LARGE = "one has to be taken with fewer copies"
     NOTHING = "libpq has read no more"
     FULL = "the buffer is full"
     TURN = "as many were read as should be at once"
@@ -26,6 +28,7 @@ _NOTHING: Final = Pause.NOTHING
 _FULL: Final = Pause.FULL
 _TURN: Final = Pause.TURN
 _END: Final = Pause.END
+_LARGE: Final = Pause.LARGE
 
 
 class FrameReader:
@@ -39,9 +42,16 @@ class FrameReader:
         self._connection = connection
         self._assembler = assembler
         self._buffer = buffer
+        self._large: memoryview | None = None
         self.frames = 0
         self.transactions = 0
         self.end_lsn = INVALID
+
+    def take_large(self) -> memoryview:
+        """The frame after LARGE, in the driver's memory, once: it would be held while the next one comes."""
+        frame, self._large = self._large, None
+        assert frame is not None
+        return frame
 
     def read(self, limit: int, none_is_ordinary: bool) -> bytes | Pause:
         """Feed ordinary changes up to the next frame of another kind, which is returned; or tell why there is none.
@@ -55,6 +65,9 @@ class FrameReader:
             if length <= 0:
                 return _NOTHING if length == 0 else _END
             self.frames += 1
+            if length > LARGE:
+                self._large = data
+                return _LARGE
             frame = data.tobytes()
             if frame[0] != XLOG_DATA or none_is_ordinary:
                 return frame

@@ -14,8 +14,9 @@ from typing import Final, Self
 import psycopg
 from psycopg import pq
 
-from replicator.errors import ReplicatorError, ServerUnavailableError, Side
+from replicator.errors import ProtocolError, ReplicatorError, ServerUnavailableError, Side
 from replicator.lsn import Lsn, format_lsn
+from replicator.model import Transaction
 from replicator.pgoutput.transactions import Assembler
 from replicator.postgres import Connection, connect
 from replicator.source.buffer import Buffer, Received
@@ -140,14 +141,17 @@ class ReplicationStream:
         Raises, once everything was taken, what ended the stream: ServerUnavailableError if the source is away or
         shuts down, SlotLostError, SourceError or ProtocolError.
         """
+        self._buffer.done()
+        self._resume_unless_full()
         while not self._buffer:
             if self._failure is not None:
                 raise self._failure
             self._arrived.clear()
             await self._arrived.wait()
         received = self._buffer.take()
-        if not self._reading and self._failure is None:
-            self._resume()
+        if self._buffer.full:
+            self._pause()
+        self._resume_unless_full()
         return received
 
     def confirm(self, lsn: Lsn) -> None:
@@ -165,6 +169,10 @@ class ReplicationStream:
         await self._connection.close()
 
     # --- reading ------------------------------------------------------------------------------------------------------
+
+    def _resume_unless_full(self) -> None:
+        if not self._reading and self._failure is None and not self._buffer.full:
+            self._resume()
 
     def _resume(self) -> None:
         self._reading = True
@@ -209,8 +217,13 @@ class ReplicationStream:
                 self._heard, drained = True, False
             if reader.transactions > transactions:
                 self._took_transactions(reader.end_lsn)
-            if isinstance(found, bytes):
-                if not self._take_other(found):
+            if found is Pause.LARGE:
+                self._take_large(reader.take_large())
+                if not self._goes_on():
+                    return
+            elif isinstance(found, bytes):
+                self._take_other(found)
+                if not self._goes_on():
                     return
             elif found is not Pause.NOTHING:
                 self._pause_for(found)
@@ -231,13 +244,25 @@ class ReplicationStream:
         else:
             self._read_soon()
 
-    def _take_other(self, frame: bytes) -> bool:
-        """Take a keepalive, or what belongs to a streamed transaction; False to read no more now."""
+    def _goes_on(self) -> bool:
+        """Whether to read on after a frame that might have filled the buffer, or ended a streamed transaction."""
+        return self._reading and (not self._streamed.replaying or self._replay())
+
+    def _take_other(self, frame: bytes) -> None:
+        """Take a keepalive, or what belongs to a streamed transaction."""
         if frame[0] != XLOG_DATA:
             self._take_keepalive(read_keepalive(frame))
-            return True
-        self._streamed.take(frame[HEADER_BYTES:])
-        return not self._streamed.replaying or self._replay()
+        else:
+            self._streamed.take(frame[HEADER_BYTES:])
+
+    def _take_large(self, frame: memoryview) -> None:
+        """Take a frame that is so large that copies of it count."""
+        if frame[0] != XLOG_DATA:
+            raise ProtocolError(f"the source sent a keepalive of {len(frame)} bytes")
+        if self._streamed.in_block:
+            self._streamed.take(frame[HEADER_BYTES:])
+        elif (transaction := self._assembler.feed_large(frame[HEADER_BYTES:])) is not None:
+            self._take_transaction(transaction)
 
     def _replay(self) -> bool:
         """Take a streamed transaction that has committed; False if the buffer is full, or it is the others' turn."""
@@ -247,12 +272,16 @@ class ReplicationStream:
             if piece is None:
                 self._read_soon()
                 return False
-            self._buffer.add(piece)
-            self._took_transactions(piece.end_lsn)
-            if self._buffer.full:
-                self._pause()
+            self._take_transaction(piece)
+            if not self._reading:
                 return False
         return True
+
+    def _take_transaction(self, transaction: Transaction) -> None:
+        self._buffer.add(transaction)
+        self._took_transactions(transaction.end_lsn)
+        if self._buffer.full:
+            self._pause()
 
     def _took_transactions(self, end_lsn: Lsn) -> None:
         self._received = max(self._received, end_lsn)

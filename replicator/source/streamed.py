@@ -8,10 +8,13 @@ import contextlib
 import struct
 import tempfile
 from collections.abc import Iterator
-from typing import IO, Final
+from dataclasses import dataclass, field
+from io import BufferedRandom
+from typing import Final, cast
 
 from replicator.errors import LocalDiskError, ProtocolError
 from replicator.model import Transaction
+from replicator.pgoutput.large import LARGE
 from replicator.pgoutput.streamed import (
     ABORT,
     COMMIT,
@@ -41,19 +44,24 @@ _AT_ONCE: Final = 1000
 """Messages that are read before other tasks get their turn: some milliseconds."""
 
 
+Message = bytes | memoryview
+"""The latter, if it is LARGE: a copy of it would cost memory."""
+
+
 class _Kept:
     """The messages of one top-level transaction, each without its xid."""
 
     def __init__(self, xid: int) -> None:
         self._subtransactions = Subtransactions(xid)
-        self._file: IO[bytes] = tempfile.TemporaryFile(buffering=_BUFFER, prefix="replicator")  # noqa: SIM115
+        file = tempfile.TemporaryFile(buffering=_BUFFER, prefix="replicator")  # noqa: SIM115
+        self._file = cast("BufferedRandom", file)
         self.size = 0
 
     def close(self) -> None:
         with contextlib.suppress(OSError):  # what could not be written is not needed
             self._file.close()
 
-    def add(self, xid: int, payload: bytes, number: bytes) -> int:
+    def add(self, xid: int, payload: Message, number: bytes) -> int:
         """Append a message; returns by how many bytes it has grown."""
         self._subtransactions.add(xid, self.size)
         body = memoryview(payload)[_AFTER_XID:]
@@ -72,12 +80,34 @@ class _Kept:
             self._file.seek(self.size)
         return before - self.size
 
-    def read(self) -> Iterator[bytes]:
+    def read(self) -> Iterator[Message]:
         """The messages as they would have come after the commit, descriptions with their number behind."""
         self._file.seek(0)
         while head := self._file.read(_HEAD.size):
-            length, kind = _HEAD.unpack(head)
-            yield bytes((kind,)) + self._file.read(length)
+            yield self._message(*_HEAD.unpack(head))
+
+    def _message(self, length: int, kind: int) -> Message:
+        if length < LARGE:
+            return bytes((kind,)) + self._file.read(length)
+        message = memoryview(bytearray(1 + length))
+        message[0] = kind
+        self._file.readinto(message[1:])
+        return message
+
+
+@dataclass(slots=True)
+class _Replay:
+    """A transaction that has committed, while its messages are read again."""
+
+    commit: StreamCommit
+    messages: Iterator[Message]
+    described: dict[int, tuple[int, bytes]] = field(default_factory=dict)
+
+    def description(self, message: bytes) -> bytes:
+        """Remember a description with its number; return it without."""
+        description, number = message[: -_NUMBER.size], message[-_NUMBER.size :]
+        self.described[_oid(description)] = (*_NUMBER.unpack(number), description)
+        return description
 
 
 class Streamed:
@@ -92,7 +122,7 @@ class Streamed:
         self._block: _Kept | None = None
         self._descriptions = 0
         self._newest: dict[int, tuple[int, bytes]] = {}
-        self._replay: Iterator[Transaction | None] | None = None
+        self._replay: _Replay | None = None
         self.size = 0
         """Bytes that are kept."""
 
@@ -114,7 +144,7 @@ class Streamed:
         self._kept.clear()
         self.size = 0
 
-    def take(self, payload: bytes) -> None:
+    def take(self, payload: Message) -> None:
         """Take a message of a block, or of one of the kinds NOT_ORDINARY.
 
         Raises ProtocolError, or LocalDiskError if there is no place to keep it.
@@ -123,22 +153,21 @@ class Streamed:
             if self._block is not None:
                 self._take_inside(self._block, payload)
             else:
-                self._take_outside(payload)
+                self._take_outside(bytes(payload))
         except OSError as error:
             raise _disk_error(error) from None
 
     def next_piece(self) -> Transaction | None:
         """What comes next of a transaction that has committed; None: it is the other tasks' turn before that."""
-        if self._replay is None:
-            return None
+        assert self._replay is not None
         try:
-            return next(self._replay)
+            return self._go_on(self._replay)
         except OSError as error:
             raise _disk_error(error) from None
 
     # --- inside a block -----------------------------------------------------------------------------------------------
 
-    def _take_inside(self, block: _Kept, payload: bytes) -> None:
+    def _take_inside(self, block: _Kept, payload: Message) -> None:
         if payload == _STOP:
             self._block = None
             return
@@ -183,28 +212,28 @@ class Streamed:
             self.size -= kept.abort(abort.subxid)
 
     def _commit(self, commit: StreamCommit) -> None:
-        self._replay = self._replayed(self._find(commit.xid), commit)
+        self._replay = _Replay(commit, self._find(commit.xid).read())
+        self._assembler.feed(commit.as_begin)
 
-    def _replayed(self, kept: _Kept, commit: StreamCommit) -> Iterator[Transaction | None]:
-        feed = self._assembler.feed
-        described: dict[int, tuple[int, bytes]] = {}
-        feed(commit.as_begin)
-        for count, payload in enumerate(kept.read(), 1):
-            message, number = payload, b""
-            if payload[0] == RELATION:
-                message, number = payload[: -_NUMBER.size], payload[-_NUMBER.size :]
-            transaction = feed(message)
-            if number:
-                described[_oid(message)] = (*_NUMBER.unpack(number), message)
+    def _go_on(self, replay: "_Replay") -> Transaction | None:
+        for _ in range(_AT_ONCE):
+            message = next(replay.messages, None)
+            if message is None:
+                return self._end(replay)
+            if isinstance(message, memoryview):
+                transaction = self._assembler.feed_large(message)
+            else:
+                transaction = self._assembler.feed(message if message[0] != RELATION else replay.description(message))
             if transaction is not None:
-                yield transaction
-            elif count % _AT_ONCE == 0:
-                yield None
-        last = feed(commit.as_commit)
-        self._settle(described)
-        self._drop(commit.xid)
+                return transaction
+        return None
+
+    def _end(self, replay: "_Replay") -> Transaction | None:
         self._replay = None
-        yield last
+        transaction = self._assembler.feed(replay.commit.as_commit)
+        self._settle(replay.described)
+        self._drop(replay.commit.xid)
+        return transaction
 
     # --- descriptions -------------------------------------------------------------------------------------------------
     #

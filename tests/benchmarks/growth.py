@@ -1,6 +1,6 @@
 """Cost as the work grows: one, four and sixteen times the rows, tables, transaction, columns and backlog.
 
-python -m tests.benchmarks.growth [--dimension rows tables] [--scale 1] [--runs 3] [--json FILE]
+python -m tests.benchmarks.growth [--dimension rows tables] [--scale 1] [--runs 5] [--json FILE]
 """
 
 import argparse
@@ -158,7 +158,6 @@ DIMENSIONS: Final[dict[str, Dimension]] = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, and return the exit code."""
     made = parser(__doc__)
-    made.set_defaults(runs=3)
     made.add_argument("--dimension", nargs="+", choices=DIMENSIONS, default=list(DIMENSIONS), metavar="NAME")
     made.add_argument("--scale", type=float, default=1.0, help="of the smallest size, and so of all")
     return frame.run(made.parse_args(arguments), _measure_all, _NOTES)

@@ -48,11 +48,14 @@ def machine(facts: Mapping[str, object]) -> str:
     return ", ".join(f"{name} {value}" for name, value in facts.items())
 
 
+def is_busy(report: Report) -> bool:
+    """Whether others disturbed it."""
+    return float(report.facts.get(BUSY_BEFORE, 0)) > _QUIET
+
+
 def notes(report: Report) -> list[str]:
     """A report's notes as a list."""
-    others = float(report.facts.get(BUSY_BEFORE, 0))
-    busy = [f"- **others kept {others:g} cores busy when this began: measure again**"] if others > _QUIET else []
-    return [*busy, *(f"- {note}" for note in report.notes), f"- measured on: {machine(report.facts)}", ""]
+    return [*(f"- {note}" for note in report.notes), f"- measured on: {machine(report.facts)}", ""]
 
 
 def _line(values: Sequence[str]) -> str:

@@ -64,3 +64,14 @@ def test_empty_transactions_fill_it_too() -> None:
         buffer.add(transaction(number))
 
     assert buffer.full
+
+
+def test_beside_a_huge_row_that_is_being_applied_nothing_is_received() -> None:
+    buffer = Buffer(1000)
+    buffer.add(transaction(10, 5000))
+
+    buffer.take()
+
+    assert buffer.full
+    buffer.done()
+    assert not buffer.full

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from replicator.errors import LocalDiskError, ProtocolError
 from replicator.model import Insert, LogicalMessage, Transaction
+from replicator.pgoutput.large import LARGE
 from replicator.pgoutput.streamed import NOT_ORDINARY, Subtransactions, read_xid
 from replicator.pgoutput.transactions import Assembler
 from replicator.source.streamed import Streamed
@@ -120,7 +121,7 @@ def test_a_transaction_that_begins_again_forgets_what_came_before(fed: Fed) -> N
 
 
 def test_a_large_one_comes_in_pieces_and_lets_others_have_their_turn() -> None:
-    fed = Fed(piece_bytes=10_000)
+    fed = Fed(piece_bytes=300_000)
     values = [b"%d" % i for i in range(5000)]
     fed.feed(*block(7, described(7), *(row(7, value) for value in values)), wire.stream_start(9), wire.stream_stop())
     fed.streamed.take(wire.stream_commit(7))
@@ -132,7 +133,8 @@ def test_a_large_one_comes_in_pieces_and_lets_others_have_their_turn() -> None:
     pieces = [piece for piece in out if piece is not None]
     assert [change.new for piece in pieces for change in piece.changes if isinstance(change, Insert)] == values
     assert [piece.complete for piece in pieces] == [False] * (len(pieces) - 1) + [True]
-    assert max(piece.size for piece in pieces) < 11_000
+    assert len(pieces) > 1
+    assert max(piece.size for piece in pieces) < 301_000
     assert None in out
     fed.streamed.close()
 
@@ -148,6 +150,16 @@ def test_every_kind_of_message_loses_its_xid_and_origins_are_left_out(fed: Fed) 
 
     assert fed.transactions[0].changes == plain.transactions[0].changes
     assert fed.transactions[0].changes[-1] == LogicalMessage("replicator", b"nonce")
+
+
+def test_a_huge_row_is_kept_and_comes_out_the_same(fed: Fed) -> None:
+    huge = b"x\t" * LARGE
+
+    fed.feed(*block(7, described(7)), wire.stream_start(7, first=False))
+    fed.streamed.take(memoryview(row(7, huge)))
+    fed.feed(wire.stream_stop(), wire.stream_commit(7))
+
+    assert [line for rows in fed.rows for line in rows] == [huge.replace(b"\t", b"\\t")]
 
 
 # --- descriptions -----------------------------------------------------------------------------------------------------
