@@ -198,6 +198,8 @@ class ReplicationStream:
             self._end(error)
         except psycopg.Error as error:
             self._end(slot_error(error, _doing(self._slot)))
+        except IndexError:
+            self._end(ProtocolError("the source's stream holds an empty message"))
         except Exception as error:
             # a defect: without this the consumer would wait for ever
             self._end(ReplicatorError(f"reading the stream failed: {type(error).__name__}"))
@@ -218,7 +220,7 @@ class ReplicationStream:
                     del data  # the driver's memory, which would be held while the next one comes
                 elif (frame := data.tobytes())[0] != XLOG_DATA:
                     self._take_keepalive(read_keepalive(frame))
-                elif streamed.in_block or frame[HEADER_BYTES : HEADER_BYTES + 1] in NOT_ORDINARY:
+                elif streamed.in_block or frame[HEADER_BYTES] in NOT_ORDINARY:
                     streamed.take(frame[HEADER_BYTES:])
                 elif (transaction := feed(frame[HEADER_BYTES:])) is None:
                     continue
