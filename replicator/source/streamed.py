@@ -120,16 +120,13 @@ class Streamed:
         self._assembler = assembler
         self._kept: dict[int, _Kept] = {}
         self._block: _Kept | None = None
+        self.in_block = False
+        """Whether the next message carries an xid, unless it ends the block; no property: asked once a message."""
         self._descriptions = 0
         self._newest: dict[int, tuple[int, bytes]] = {}
         self._replay: _Replay | None = None
         self.size = 0
         """Bytes that are kept."""
-
-    @property
-    def in_block(self) -> bool:
-        """Whether the next message carries an xid, unless it ends the block."""
-        return self._block is not None
 
     @property
     def replaying(self) -> bool:
@@ -139,6 +136,7 @@ class Streamed:
     def close(self) -> None:
         """Forget all of it."""
         self._replay = self._block = None
+        self.in_block = False
         for kept in self._kept.values():
             kept.close()
         self._kept.clear()
@@ -169,7 +167,7 @@ class Streamed:
 
     def _take_inside(self, block: _Kept, payload: Message) -> None:
         if payload == _STOP:
-            self._block = None
+            self._block, self.in_block = None, False
             return
         xid = read_xid(payload)
         if xid is None:
@@ -201,7 +199,7 @@ class Streamed:
         if start.first:
             self._drop(start.xid)
             self._kept[start.xid] = _Kept(start.xid)
-        self._block = self._find(start.xid)
+        self._block, self.in_block = self._find(start.xid), True
 
     def _abort(self, payload: bytes) -> None:
         abort = read_abort(payload)
