@@ -15,6 +15,7 @@ from uuid import UUID
 import asyncpg
 from psycopg import sql
 
+from bootstrap.binary import CopyFormat, copy_format
 from bootstrap.driver import DRIVER_ERRORS, Session, connected, translate_error
 from bootstrap.jobs import Piece
 from replicator.catalog import Part, PublishedTable
@@ -46,6 +47,11 @@ SELECT c.oid
 """The tables whose file is the one that the snapshot sees, and whose columns all have their names still: catalogs are
 read by the snapshot, by the functions they are not (which give NULL for the name of what was dropped)."""
 
+_TYPES: Final = """
+SELECT attname::text, atttypid FROM pg_catalog.pg_attribute
+ WHERE attrelid = $1::regclass AND attname = ANY ($2) AND attnum > 0 AND NOT attisdropped
+"""
+
 _HOLD_EPOCH: Final = "SELECT FROM replicator.lease WHERE epoch = $1 FOR SHARE"
 _SET_STATE: Final = """
 WITH held AS MATERIALIZED (SELECT FROM replicator.lease WHERE epoch = $1 FOR SHARE)
@@ -62,7 +68,7 @@ _Chunks = asyncio.Queue[bytes | BaseException | None]
 
 @dataclass(frozen=True, slots=True)
 class Copied:
-    """How much was copied: rows, and bytes of COPY text."""
+    """How much was copied: rows, and bytes as COPY sends them."""
 
     rows: int = 0
     bytes: int = 0
@@ -188,20 +194,36 @@ class Relay:
         except DRIVER_ERRORS as error:
             raise translate_error(error, Side.TARGET, f"preparing {table} for the copy") from None
 
-    async def copy(self, table: PublishedTable, piece: Piece, *, freeze: bool = False) -> Copied:
+    async def format_of(self, table: PublishedTable, part: Part) -> CopyFormat:
+        """How rows can travel: in binary if both sides have columns of the same types, each with a format for ever."""
+        target = sql.SQL("LOCK TABLE ONLY {} IN ROW EXCLUSIVE MODE").format(qualified(table.table))
+        try:
+            ours = await self._source.fetch(_TYPES, qualified(part.table).as_string(), list(table.columns))
+        except DRIVER_ERRORS as error:
+            raise translate_error(error, Side.SOURCE, f"reading the columns of {part.table}") from None
+        try:
+            await self._target.execute(target.as_string())
+            theirs = await self._target.fetch(_TYPES, qualified(table.table).as_string(), list(table.columns))
+        except DRIVER_ERRORS as error:
+            raise translate_error(error, Side.TARGET, f"reading the columns of {table.table}") from None
+        return copy_format(*({row["attname"]: row["atttypid"] for row in rows} for rows in (ours, theirs)))
+
+    async def copy(
+        self, table: PublishedTable, piece: Piece, *, freeze: bool = False, how: CopyFormat = "text"
+    ) -> Copied:
         """Copy one piece within both transactions. Raises CopyError, or a retryable error when a side is away.
 
         ``freeze``: no later pass has to mark the rows as visible to all. The table must have been truncated.
         """
         chunks: _Chunks = asyncio.Queue(_QUEUED_CHUNKS)
-        reading = asyncio.create_task(self._read(table, piece, chunks))
+        reading = asyncio.create_task(self._read(table, piece, chunks, how))
         try:
             status = await self._target.copy_to_table(
                 table.table.name,
                 schema_name=table.table.schema,
                 columns=list(table.columns),
                 source=_until_end(chunks),
-                format="text",
+                format=how,
                 freeze=freeze,
             )
         except DRIVER_ERRORS as error:
@@ -216,7 +238,7 @@ class Relay:
             )
         return copied
 
-    async def _read(self, table: PublishedTable, piece: Piece, chunks: _Chunks) -> Copied:
+    async def _read(self, table: PublishedTable, piece: Piece, chunks: _Chunks, how: CopyFormat) -> Copied:
         """Fill the queue. None is put only after the source has said that the copy is complete."""
         total = 0
 
@@ -228,7 +250,7 @@ class Relay:
                 await chunks.put(chunk[start : start + _SLICE])
 
         try:
-            status = await self._source.copy_from_query(piece.query(table), output=hand_over, format="text")
+            status = await self._source.copy_from_query(piece.query(table), output=hand_over, format=how)
         except DRIVER_ERRORS as error:
             await chunks.put(translate_error(error, Side.SOURCE, f"copying from {piece.part.table}"))
             return Copied()

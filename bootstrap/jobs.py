@@ -10,7 +10,7 @@ from replicator.catalog import Part, PublishedTable
 from replicator.model import TableName
 from replicator.postgres import qualified
 
-_SMALL_BYTES: Final = 4 * 1024 * 1024
+LARGE_BYTES: Final = 4 * 1024 * 1024
 """A table below this size shares a transaction with others."""
 
 _JOB_BYTES: Final = 16 * 1024 * 1024
@@ -66,7 +66,7 @@ def plan_jobs(tables: Iterable[PublishedTable], split_bytes: int, block_bytes: i
     small: list[PublishedTable] = []
     jobs: list[Job] = []
     for table in tables:
-        if table.size < _SMALL_BYTES:
+        if table.size < LARGE_BYTES:
             small.append(table)
         else:
             jobs.extend(_large(table, split_bytes, block_bytes))

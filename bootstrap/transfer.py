@@ -9,7 +9,7 @@ from uuid import UUID
 import structlog
 
 from bootstrap.copy import Copied, Relay, TablesGoneError
-from bootstrap.jobs import Job, Load, single_jobs
+from bootstrap.jobs import LARGE_BYTES, Job, Load, single_jobs
 from bootstrap.parallel import run_all
 from replicator.config import Settings
 from replicator.model import TableName, TableState
@@ -118,7 +118,8 @@ class Transfer:
     async def _load(self, relay: Relay, load: Load, *, freeze: bool) -> Copied:
         copied = Copied()
         for piece in load.pieces:
-            copied += await relay.copy(load.table, piece, freeze=freeze)
+            how = "text" if load.table.size < LARGE_BYTES else await relay.format_of(load.table, piece.part)
+            copied += await relay.copy(load.table, piece, freeze=freeze, how=how)
         return copied
 
     async def _finish(
