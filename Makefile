@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test faults bench torture check lock clean
+.PHONY: demo test faults bench audit torture check lock clean
 .DEFAULT_GOAL := test
 
 # Compiled where there is a compiler and Python's headers; a change of any of them compiles it again.
@@ -22,11 +22,22 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest -n 2 --dist worksteal $(PYTEST_OPTIONS)
 
-# Beside native replication, pg_recvlogical and pg_dump, on one machine, which should have nothing else to do.
+RESULTS := docs/performance
+MEASURE := $(BIN)/python -m tests.benchmarks
+
+# Beside native replication, pg_recvlogical and pg_dump, on one machine, which should have nothing else to do: two hours
+# with the defaults. Writes docs/performance.md.
 bench: $(VENV)/.installed
-	$(BIN)/python -m tests.benchmarks.catchup $(BENCH_OPTIONS)
-	$(BIN)/python -m tests.benchmarks.latency $(BENCH_OPTIONS)
-	$(BIN)/python -m tests.benchmarks.snapshot $(BENCH_OPTIONS)
+	$(MEASURE).catchup --json $(RESULTS)/catchup.json $(BENCH_OPTIONS)
+	$(MEASURE).latency --json $(RESULTS)/latency.json $(BENCH_OPTIONS)
+	$(MEASURE).growth --json $(RESULTS)/growth.json $(BENCH_OPTIONS)
+	$(MEASURE).snapshot --json $(RESULTS)/snapshot.json $(BENCH_OPTIONS)
+	$(MEASURE).memory --json $(RESULTS)/memory.json $(BENCH_OPTIONS)
+	$(MEASURE).page
+
+# Known weaknesses of the locked requirements; says so where it cannot ask.
+audit: $(VENV)/.installed
+	$(BIN)/python -m tests.audit
 
 # Every fault, the long ones too; writes docs/reliability.md.
 faults: $(VENV)/.installed
