@@ -181,11 +181,11 @@ async def test_writes_after_the_snapshot_are_not_copied(
 
 POINTS = [
     ("bootstrap.start.create_publications", 1),
-    ("bootstrap.run.create_slot", 1),
-    ("bootstrap.run.keep_snapshot", 1),
-    ("bootstrap.run.may_replicate", 1),
+    ("bootstrap.rounds.create_slot", 1),
+    ("bootstrap.rounds.keep_snapshot", 1),
+    ("bootstrap.rounds.may_replicate", 1),
     ("bootstrap.schema.make_entries", 2),
-    ("bootstrap.run.require_empty", 1),
+    ("bootstrap.rounds.require_empty", 1),
     ("bootstrap.keys.make_entries", 1),
     ("bootstrap.keys.make_entries", 2),
     ("bootstrap.run.make_rest", 1),
@@ -356,7 +356,7 @@ async def test_law_6_a_worker_without_the_lease_drops_no_slot(
     """Given a slot that nobody has recorded, then only who has the lease takes it for an orphan."""
     source.execute("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1)")
     settings = settings_for(source, target)
-    kill_at("bootstrap.run.keep_snapshot")
+    kill_at("bootstrap.rounds.keep_snapshot")
     with pytest.raises(BaseException) as caught:  # noqa: PT011  # a task group may wrap it
         await run_bootstrap(settings)
     assert "Killed" in repr(caught.value)
