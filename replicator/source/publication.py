@@ -22,6 +22,7 @@ from replicator.errors import Side, SourceError, TransientError
 from replicator.model import KeylessPolicy, ReplicaIdentity, SchemaMode, TableName
 from replicator.postgres import Connection, qualified, translate
 from replicator.source.publication_plan import PublicationPlan, plan_publications
+from replicator.source.slot import PUBLICATION_REMEDY, UNPUBLISHED
 
 log = structlog.get_logger(__name__)
 
@@ -123,6 +124,8 @@ def translated(error: psycopg.Error, doing: str) -> Exception:
     translated = translate(error, Side.SOURCE, doing, otherwise=SourceError)
     if error.sqlstate == "42501":
         translated.hint = "Connect as the owner of the tables, with CREATE on the database."
+    if UNPUBLISHED.search(error.diag.message_primary or ""):
+        translated.hint = PUBLICATION_REMEDY
     return translated
 
 

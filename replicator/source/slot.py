@@ -46,7 +46,7 @@ _LOST = re.compile(
 )
 _CHANGE = re.compile(r"associated LSN ([0-9A-F]+/[0-9A-F]+)")
 _MISSING = re.compile(r"replication slot .* does not exist", re.DOTALL)
-_UNPUBLISHED = re.compile(r"publication .* does not exist", re.DOTALL)
+UNPUBLISHED = re.compile(r"publication .* does not exist", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,8 +168,8 @@ def _other_error(error: psycopg.Error, doing: str, message: str) -> ReplicatorEr
 def _source_remedy(state: str, text: str) -> str | None:
     if state == NOT_IN_STATE and _WAL_LEVEL.search(text):
         return WAL_LEVEL_REMEDY
-    if state == UNDEFINED and _UNPUBLISHED.search(text):
-        return _PUBLICATION_REMEDY
+    if state == UNDEFINED and UNPUBLISHED.search(text):
+        return PUBLICATION_REMEDY
     return _SOURCE_REMEDIES.get(state)
 
 
@@ -190,7 +190,7 @@ NO_FREE_SLOT_REMEDY: Final = (
     "Drop a slot that is not used any more (pg_drop_replication_slot), or raise max_replication_slots and restart."
 )
 # up to PostgreSQL 17 the server decodes by the catalog as it was: what it has no publication for, it cannot decode
-_PUBLICATION_REMEDY: Final = (
+PUBLICATION_REMEDY: Final = (
     "Make the publication again, then start `replicator run` again: its tables are copied anew. If it is there, the "
     "source was written to while it was not: drop and make again all the publications of the migration, so that the "
     "stream goes on behind that time."
