@@ -14,9 +14,16 @@ from monitoring.metrics import Metrics
 from monitoring.push import pushing
 from monitoring.server import http_server
 from replicator import control
-from replicator.check import Finding, Severity, blocking, check
+from replicator.check import Finding, Severity, check
 from replicator.config import Settings
-from replicator.errors import MigrationRemovedError, Reason, ReplicatorError, Side, UnknownHostError
+from replicator.errors import (
+    MigrationRemovedError,
+    Reason,
+    ReplicatorError,
+    ServerUnavailableError,
+    Side,
+    UnknownHostError,
+)
 from replicator.lag import LagTracker
 from replicator.lease import Lease, hold_lease
 from replicator.model import Phase
@@ -53,9 +60,8 @@ class NotReadyError(ReplicatorError):
     hint = "Follow the remedies, then start again; `replicator check` shows them all."
 
     def __init__(self, findings: Sequence[Finding]) -> None:
-        blocked = [finding for finding in findings if finding.severity is Severity.BLOCKED]
-        super().__init__(f"the preflight found {len(blocked)} obstacle(s)")
-        self.findings = blocked
+        super().__init__(f"the preflight found {len(findings)} obstacle(s)")
+        self.findings = findings
 
     @property
     def reasons(self) -> Sequence[Reason]:
@@ -121,8 +127,11 @@ class Worker:
             if await control.exists(target) and await control.read_migration(target) is not None:
                 return
         findings = await check(self._settings)
-        if blocking(findings):
-            raise NotReadyError(findings)
+        obstacles = [finding for finding in findings if finding.severity is Severity.BLOCKED]
+        if obstacles and all(finding.passing for finding in obstacles):
+            raise ServerUnavailableError(obstacles[0].message, side=obstacles[0].side)
+        if obstacles:
+            raise NotReadyError(obstacles)
 
     @staticmethod
     async def _is_done(lease: Lease) -> bool:

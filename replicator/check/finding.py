@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from replicator.errors import ReplicatorError, Side
+from replicator.errors import ReplicatorError, Side, UnknownHostError
 
 _NAMED = 10
 
@@ -24,6 +24,8 @@ class Finding:
     side: Side
     message: str
     remedy: str
+    passing: bool = False
+    """Whether trying again may help: a server was away, or the connection was lost."""
 
 
 def blocking(findings: Iterable[Finding]) -> bool:
@@ -43,7 +45,9 @@ def warning(side: Side, message: str, remedy: str) -> Finding:
 
 def from_error(error: ReplicatorError) -> Finding:
     """What an error says, as a finding."""
-    return blocked(error.side, error.message, error.remedy)
+    # a name that does not resolve is a wrong URL until it has resolved once
+    passing = error.retryable and not isinstance(error, UnknownHostError)
+    return Finding(Severity.BLOCKED, error.side, error.message, error.remedy, passing)
 
 
 def listed(names: Sequence[object]) -> str:

@@ -11,7 +11,7 @@ from replicator.check import source as on_source
 from replicator.check import tables, values
 from replicator.check import target as on_target
 from replicator.check.context import Pair, Source, Target, read_source, read_target
-from replicator.check.finding import Finding, blocked, from_error
+from replicator.check.finding import Finding, Severity, from_error
 from replicator.check.places import places
 from replicator.config import Settings
 from replicator.errors import ReplicatorError, Side
@@ -104,5 +104,6 @@ async def _run(
             findings += await one(subject)
         except psycopg.Error as error:
             # an exception means that the check could not run; the others still tell what they find
-            name = getattr(one, "__name__", "")
-            findings.append(blocked(side, f"check {name!r} could not run: {describe(error)}", "See the server's log."))
+            message = f"check {getattr(one, '__name__', '')!r} could not run: {describe(error)}"
+            passing = translate(error, side, message).retryable
+            findings.append(Finding(Severity.BLOCKED, side, message, "See the server's log.", passing))
