@@ -10,7 +10,8 @@ from psycopg import sql
 from replicator.apply.statements import Statements
 
 _KEPT: Final = 50
-"""Staging tables that are left for the next transaction."""
+"""Staging tables that are left for the next transaction, besides those that the last one used: with more of these,
+each would be dropped just before it is needed again."""
 
 
 class Stages:
@@ -18,6 +19,7 @@ class Stages:
 
     def __init__(self, filled: dict[str, bool] | None = None) -> None:
         self._filled = filled or {}
+        self._used: set[str] = set()
 
     def prepare(self, statements: Statements) -> sql.Composed | None:
         """What has to be run before a table's stage is filled; None if it is there, and empty."""
@@ -37,11 +39,14 @@ class Stages:
 
     def committed(self) -> None:
         """All are empty now."""
+        self._used = {name for name, filled in self._filled.items() if filled}
         self._filled = dict.fromkeys(self._filled, False)
 
     def thin_out(self) -> sql.Composed | None:
         """Forget those that were not used for the longest time; the statement that drops them, if there are any."""
-        names = [name for name, filled in self._filled.items() if not filled][: max(0, len(self._filled) - _KEPT)]
+        names = [name for name, filled in self._filled.items() if not filled and name not in self._used][
+            : max(0, len(self._filled) - _KEPT)
+        ]
         for name in names:
             del self._filled[name]
         tables = sql.SQL(", ").join(sql.Identifier("pg_temp", name) for name in names)

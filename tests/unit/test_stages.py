@@ -45,6 +45,17 @@ def test_those_that_were_not_used_for_the_longest_time_are_dropped() -> None:
     assert [prepared(stages, 0), prepared(stages, 71), prepared(stages, 1)] == ["", "", "CREATE"]
 
 
+def test_those_that_the_last_transaction_used_stay_however_many_they_are() -> None:
+    """A backlog over many tables needs all of them again."""
+    stages = Stages()
+    for number in range(120):
+        prepared(stages, number)
+    stages.committed()
+
+    assert stages.thin_out() is None
+    assert {prepared(stages, number) for number in range(120)} == {""}
+
+
 def test_after_a_savepoint_is_rolled_back_its_stages_are_gone() -> None:
     stages = Stages()
     prepared(stages, 1)
