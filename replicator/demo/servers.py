@@ -214,7 +214,7 @@ class Server:
             lines = (self._data / "postmaster.pid").read_text().splitlines()
         except FileNotFoundError:
             return False
-        return len(lines) > 7 and lines[7].strip() == "ready" and lines[0] == str(self.pid)
+        return len(lines) > 7 and lines[7].strip() in {"ready", "standby"} and lines[0] == str(self.pid)
 
     def _last_words(self) -> str:
         return " ".join(self.log_file.read_text(errors="replace").splitlines()[-5:])

@@ -3,13 +3,15 @@
 With ``--reliability FILE``, what each fault came to is written there: `make faults` makes docs/reliability.md.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
-from tests.faults.stage import SECONDS, Stage, StageMaker
+from tests.faults.stage import SECONDS, Stage, StageMaker, make_stage
+from tests.faults.watch import assert_nothing_left, assert_servers_stop, watched
 from tests.fixtures.databases import Database
 from tests.fixtures.gates import Gates, gates_on
 from tests.fixtures.servers import SOURCE_MAJOR, TARGET_MAJOR, AnyServer, new_server
@@ -52,10 +54,48 @@ def stage(stages: StageMaker) -> Iterator[Stage]:
     stage = stages.get()
     stage.sound = False
     stage.migration.start()
-    yield stage
-    print(stage.migration.worker.current_log)
+    with watched(stage):
+        yield stage
+        print(stage.migration.worker.current_log)
     assert stage.migration.worker.stop(SECONDS) == 0
+    assert_nothing_left(stage)
     stage.sound = True
+
+
+StageFactory = Callable[..., Stage]
+
+
+@pytest.fixture
+def new_stage(tmp_path: Path) -> Iterator[StageFactory]:
+    """Stages of a test's own, their workers not started: ``new_stage(source, target, spool="always")``.
+
+    At the end of a test, a worker that runs lets both servers shut down, and one that has ended has left nothing there.
+    """
+    with ExitStack() as closing:
+
+        def make(source: Database, target: Database, **changes: Any) -> Stage:
+            stage = make_stage(source, target, tmp_path, **changes)
+            closing.push(stage.closing)
+            closing.enter_context(_minded(stage))
+            return stage
+
+        yield make
+
+
+@contextmanager
+def _minded(stage: Stage) -> Iterator[None]:
+    with watched(stage):
+        yield
+    if stage.migration.worker.running:
+        assert_servers_stop(stage)
+        assert stage.migration.worker.stop(SECONDS) == 0
+    assert_nothing_left(stage)
+
+
+@pytest.fixture
+def own_stage(source: Database, target: Database, new_stage: StageFactory) -> Stage:
+    """A stage of the test's own, as the settings are in all tests."""
+    return new_stage(source, target)
 
 
 # --- docs/reliability.md ----------------------------------------------------------------------------------------------
@@ -65,6 +105,8 @@ _HEAD: Final = """\
 
 Written by `make faults`, which provokes each of these for real: the installed command as a process of its own, between
 two real servers, under live writers. Each case ends with both sides compared row by row: nothing lost, nothing doubled.
+Cases that stream also count what the worker does meanwhile: sessions, attempts to connect and lines of its log stay
+few, and no session is left when it has ended. Where it ends with an error, that error's remedy is followed to the end.
 
 | who | what happens | what the worker does | test | result |
 |-----|--------------|----------------------|------|--------|

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import psycopg
 import pytest
 
-from tests.faults.stage import Stage
+from tests.faults.stage import Stage, wait_told
 from tests.fixtures.databases import Database
 from tests.fixtures.migration import Migration
 from tests.fixtures.waiting import wait_until
@@ -42,10 +42,6 @@ def role_altered(database: Database, change: str, back: str) -> Iterator[None]:
         yield
     finally:
         database.execute(f"ALTER ROLE {role} {back}", superuser=True)
-
-
-def wait_told(migration: Migration, words: str, times: int = 1) -> None:
-    wait_until(lambda: migration.worker.current_log.count(words) >= times, what=f"the worker says: {words}")
 
 
 # --- the target -------------------------------------------------------------------------------------------------------
