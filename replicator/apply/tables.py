@@ -66,14 +66,14 @@ def require_shape(relation: Relation, record: TableRecord) -> None:
 async def read_target_table(connection: Connection, relation: Relation) -> TargetTable:
     """Find the place of a relation on the target. Raises SchemaMismatchError if it, or a column, has none."""
     cursor = connection.cursor(row_factory=dict_row)
-    await cursor.execute(_TABLE, relation.table)
+    await cursor.execute(_TABLE, relation.table, prepare=True)
     table = await cursor.fetchone()
     if table is None:
         raise SchemaMismatchError(f"table {relation.table} is not on the target")
-    await cursor.execute(_COLUMNS, [table["oid"]])
+    await cursor.execute(_COLUMNS, [table["oid"]], prepare=True)
     found = {row["name"]: row for row in await cursor.fetchall()}
     _require_complete(relation, found)
-    await cursor.execute(_UNIQUE, [table["oid"]])
+    await cursor.execute(_UNIQUE, [table["oid"]], prepare=True)
     indexes = [(frozenset(row["attnums"][: row["keys"]]), row["usable"]) for row in await cursor.fetchall()]
     columns = tuple(_column(relation, column.name, found.get(column.name)) for column in relation.columns)
     published = {column.name for column in columns}
