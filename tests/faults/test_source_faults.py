@@ -17,7 +17,7 @@ from tests.fixtures.servers import SOURCE_MAJOR, ServerMaker
 from tests.fixtures.waiting import wait_until
 from tests.fixtures.worker import wait_caught_up
 
-long = pytest.mark.long
+pytestmark = pytest.mark.long
 
 REMEDY = "Run `replicator cleanup`, empty the target, and start the migration again"
 
@@ -54,7 +54,6 @@ SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE datab
 
 
 @pytest.mark.fault("source", "the slot is invalidated: max_slot_wal_keep_size", "ends with the error")
-@long
 def test_a_slot_that_is_invalidated(make_server: ServerMaker, target: Database, new_stage: StageFactory) -> None:
     sizes = {"max_slot_wal_keep_size": "16MB", "min_wal_size": "32MB", "max_wal_size": "32MB"}
     migration = new_stage(new_source(make_server(SOURCE_MAJOR, **sizes)), target).migration
@@ -76,7 +75,6 @@ def test_a_slot_that_is_invalidated(make_server: ServerMaker, target: Database, 
 
 
 @pytest.mark.fault("source", "a table is taken out of the publication and put in again", "copies it again")
-@long
 @pytest.mark.parametrize("pause", [0, 8])
 def test_a_table_that_was_not_published_for_a_while(own_stage: Stage, pause: float) -> None:
     migration = own_stage.migration
@@ -95,7 +93,6 @@ def test_a_table_that_was_not_published_for_a_while(own_stage: Stage, pause: flo
 
 
 @pytest.mark.fault("source", "the publication is dropped", "ends with the error; made again, copies again")
-@long
 def test_a_publication_that_is_dropped(own_stage: Stage) -> None:
     migration = own_stage.migration
     migration.start()
@@ -135,7 +132,6 @@ def restored(migration: Migration, *, timeline: bool) -> Iterator[None]:
 
 
 @pytest.mark.fault("source", "restored to an earlier point: its WAL is behind our progress", "ends with the error")
-@long
 def test_a_source_that_was_restored(own_stage: Stage) -> None:
     migration = own_stage.migration
     migration.start()
@@ -144,7 +140,6 @@ def test_a_source_that_was_restored(own_stage: Stage) -> None:
 
 
 @pytest.mark.fault("source", "failed over: it is on another timeline", "ends with the error")
-@long
 def test_a_source_that_failed_over(own_stage: Stage) -> None:
     migration = own_stage.migration
     migration.start()
@@ -160,7 +155,6 @@ def test_a_source_that_failed_over(own_stage: Stage) -> None:
     "a transaction and a prepared one are open where the slot is made",
     "asks to end them, waits, has their rows",
 )
-@long
 @pytest.mark.parametrize("prepared", [False, True])
 def test_an_open_transaction_at_the_slots_creation(
     source: Database, target: Database, new_stage: StageFactory, prepared: bool
@@ -183,7 +177,6 @@ def test_an_open_transaction_at_the_slots_creation(
 
 
 @pytest.mark.fault("source", "a prepared transaction is abandoned while it streams", "goes on, has its rows at its end")
-@long
 def test_a_prepared_transaction_that_is_abandoned_while_it_streams(own_stage: Stage) -> None:
     migration = own_stage.migration
     migration.start()
