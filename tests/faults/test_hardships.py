@@ -60,6 +60,8 @@ def test_a_target_that_is_read_only(migration: Migration) -> None:
 def test_a_target_that_takes_no_connection(migration: Migration) -> None:
     with role_altered(migration.target, "CONNECTION LIMIT 0", "CONNECTION LIMIT -1"):
         wait_told(migration, "session lost, trying again", times=2)
+        # for as long as attempts without a pause between them would show
+        time.sleep(6)
 
     migration.assert_equal()
 
