@@ -62,10 +62,11 @@ class Round:
             replica = await may_replicate(self._work.target)
             await self._make_places(keeper, tables, replica=replica)
             copied = CopiedTables(t for t in published if self._work.states.get(t.table) is TableState.COPIED)
-            await run_all([
-                self._copy(keeper, tables, copied, replica=replica),
-                make_keys(self._work, copied, published),
-            ])  # fmt: skip
+            async with self._work.copying():
+                await run_all([
+                    self._copy(keeper, tables, copied, replica=replica),
+                    make_keys(self._work, copied, published),
+                ])  # fmt: skip
 
     async def _widen(self, keeper: Keeper, published: Sequence[PublishedTable]) -> None:
         """Add what was added on the source since the target's tables were made, as the round's snapshot sees it.

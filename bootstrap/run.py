@@ -5,6 +5,7 @@ the last one ended: tables that are copied stay, the others come again in a roun
 """
 
 from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from uuid import UUID
 
 import structlog
@@ -20,7 +21,7 @@ from bootstrap.refresh import FOLLOWED_STEP, note_rest
 from bootstrap.rounds import Round, make_keys
 from bootstrap.schema import STEP as SCHEMA_STEP
 from bootstrap.start import begin
-from bootstrap.work import Work, needing_round
+from bootstrap.work import Copying, Work, needing_round
 from monitoring.metrics import Metrics
 from replicator import control
 from replicator.catalog import PublishedTable
@@ -33,7 +34,7 @@ from replicator.postgres import connected, reporting
 log = structlog.get_logger(__name__)
 
 
-async def bootstrap(settings: Settings, epoch: UUID, metrics: Metrics) -> Fingerprint:
+async def bootstrap(settings: Settings, epoch: UUID, metrics: Metrics, copying: Copying = nullcontext) -> Fingerprint:
     """Bring every published table to *ready*, with progress recorded where the stream begins. Does only what is left.
 
     Returns what it has seen of the source's schema: another one later means that there is something to follow.
@@ -47,7 +48,7 @@ async def bootstrap(settings: Settings, epoch: UUID, metrics: Metrics) -> Finger
             await control.create(target)
             app = await read_app(settings, source, await control.read_migration(target))
             migration, is_new = await begin(settings, epoch, source, target)
-            work = Work(settings, epoch, metrics, source, target, migration)
+            work = Work(settings, epoch, metrics, source, target, migration, copying)
             return await Bootstrap(work).run(is_new=is_new, app=app)
 
 

@@ -1,7 +1,8 @@
 """What the parts of the bootstrap share: both servers, the migration, and how far each table has come."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from uuid import UUID
 
@@ -14,6 +15,9 @@ from replicator.errors import Side, SourceError
 from replicator.model import SchemaMode, TableName, TableState
 from replicator.postgres import Connection, reporting
 
+Copying = Callable[[], AbstractAsyncContextManager[None]]
+"""What is entered while tables are copied and get their keys, and those that are ready are left alone."""
+
 
 @dataclass(frozen=True, slots=True)
 class Work:
@@ -25,6 +29,7 @@ class Work:
     source: Connection
     target: Connection
     migration: Migration
+    copying: Copying
     states: dict[TableName, TableState] = field(default_factory=dict)
 
     @property

@@ -129,9 +129,12 @@ class Flow:
 
     def _count(self, batch: Batch) -> None:
         self._metrics.applied_transactions.inc(batch.transactions)
+        self._counters.transactions += batch.transactions
+        self._count_changes(batch)
+
+    def _count_changes(self, batch: Batch) -> None:
         for operation, count in batch.operations.items():
             self._metrics.applied_changes.labels(operation=operation).inc(count)
-        self._counters.transactions += batch.transactions
         self._counters.changes += batch.changes
 
     async def _advance(self, idle_interval: float) -> None:

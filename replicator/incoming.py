@@ -1,8 +1,10 @@
 """Opening the replication stream where the target's progress stands, with what the pulse needs to confirm it."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from typing import Final
 
 import structlog
 
@@ -19,6 +21,10 @@ from replicator.source.slot import Slot, check_resumable, identify, read_keep_by
 from replicator.source.stream import ReplicationStream
 
 log = structlog.get_logger(__name__)
+
+_LOOKS: Final = 40
+_PAUSE: Final = 0.05
+"""Seconds between looks at a slot that is in use."""
 
 
 @dataclass(slots=True)
@@ -79,4 +85,14 @@ class Incoming:
         finally:
             await replication.close()
         progress = await control.read_progress(self.lease.connection)
-        return check_resumable(await read_slot(self.source, migration.slot), identity, migration, progress)
+        return check_resumable(await self._free_slot(migration), identity, migration, progress)
+
+    async def _free_slot(self, migration: Migration) -> Slot | None:
+        """Read the slot; a stream of ours that has just been closed may hold it for a moment."""
+        slot = await read_slot(self.source, migration.slot)
+        for _ in range(_LOOKS):
+            if slot is None or slot.active_pid is None:
+                break
+            await asyncio.sleep(_PAUSE)
+            slot = await read_slot(self.source, migration.slot)
+        return slot

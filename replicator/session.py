@@ -44,7 +44,6 @@ from replicator.model import Phase
 from replicator.postgres import Connection, connected, reporting, translate
 from replicator.pulse import Counters, Pulse
 from replicator.source.slot import read_wal_end
-from replicator.spool.reader import SpoolReader
 from replicator.spool.run import Spooling
 
 log = structlog.get_logger(__name__)
@@ -64,7 +63,7 @@ class Session:
         self._finished = asyncio.Event()
         self._pulse = Pulse(lease, source, metrics, health, self._counters, self._finished, lag)
         self._incoming = Incoming(settings, lease, source, self._pulse)
-        self._spooling = Spooling(settings, lease, source, self._incoming)
+        self._spooling = Spooling(settings, lease, source, self._incoming, metrics, self._counters, lag)
         self._streaming_since: float | None = None
         self._waits_for: str | None = None
         self._refused = INVALID
@@ -103,7 +102,7 @@ class Session:
                     await self._wait(error)
 
     async def _bootstrap(self) -> None:
-        self._seen = await bootstrap(self._settings, self._lease.epoch, self._metrics)
+        self._seen = await bootstrap(self._settings, self._lease.epoch, self._metrics, self._spooling.window.open)
 
     async def _may_follow(self, error: ReplicatorError) -> bool:
         """Whether the bootstrap can make the target fit; if not, the error tells the statements that do."""
@@ -220,27 +219,12 @@ class Session:
             raise translate(error, Side.SOURCE, "reading the end of the WAL") from None
 
     async def _drain(self) -> None:
-        """Apply what was spooled, while the spool takes what comes meanwhile, then the rest of it."""
-        target = await Target.open(self._settings.target, self._lease.epoch, self._known_at)
-        async with contextlib.AsyncExitStack() as stack:
-            stack.push_async_callback(target.close)
-            connection = await stack.enter_async_context(connected(self._settings.target, Side.TARGET, "worker spool"))
-            log.info("applying what was spooled", from_lsn=format_lsn(target.progress))
-            reader = SpoolReader(connection, lambda: target.progress)
-            flow = Flow(reader, target, self._metrics, self._counters, self._pulse.lag)
-            try:
-                await self._spooling.beside(self._apply(flow, reader.caught_up))
-                await self._apply(flow, reader.caught_up)
-            finally:
-                self._refused = flow.taken
-            progress = await control.read_progress(connection)
-            if progress is not None and progress.durable > target.progress:
-                await target.advance(progress.durable)
-            await control.end_spool(connection, self._lease.epoch)
+        """Apply what was spooled during the copy, while what comes meanwhile is spooled, if it has to wait for that."""
 
-    async def _apply(self, flow: Flow, caught_up: asyncio.Event) -> None:
-        caught_up.clear()
-        await _first_of(flow.run(self._settings.status_interval), caught_up.wait())
+        def taken(lsn: Lsn) -> None:
+            self._refused = lsn
+
+        await _first_of(self._spooling.drain(self._known_at, taken), self._finished.wait())
 
     @contextlib.asynccontextmanager
     async def _flow(self, migration: Migration) -> AsyncIterator[Flow]:

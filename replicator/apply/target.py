@@ -1,7 +1,7 @@
 """The target's apply session: batches in, one transaction each, with progress and epoch in it (laws 1 and 2)."""
 
 from collections.abc import Iterable
-from typing import Final, Self
+from typing import ClassVar, Final, LiteralString, Self
 from uuid import UUID
 
 import psycopg
@@ -39,6 +39,8 @@ ended there would begin anew and end there again. What a worker that is gone lef
 
 class Target:
     """Applies batches. One instance a session: after any error it is closed, and the next one reads progress anew."""
+
+    _advance: ClassVar[LiteralString] = control.ADVANCE
 
     def __init__(
         self,
@@ -170,7 +172,7 @@ class Target:
     async def commit(self, batch: Batch) -> None:
         """Move progress to the batch's end and commit. Raises FencedError if progress is not ours any more (law 1)."""
         try:
-            await control.advance(self._connection, self._epoch, self.progress, batch.end_lsn, batch.marker)
+            await self._move(batch.end_lsn, batch.marker)
             await self._connection.execute("COMMIT")
         except psycopg.Error as error:
             refused = translate(error, Side.TARGET, "committing a batch", otherwise=ApplyError)
@@ -180,10 +182,13 @@ class Target:
     async def advance(self, lsn: Lsn) -> None:
         """Persist an idle advance: everything before ``lsn`` is applied, or was nothing of ours (law 3)."""
         try:
-            await control.advance(self._connection, self._epoch, self.progress, lsn)
+            await self._move(lsn, None)
         except psycopg.Error as error:
             raise translate(error, Side.TARGET, "recording progress", otherwise=ApplyError) from None
         self.progress = lsn
+
+    async def _move(self, lsn: Lsn, marker: str | None) -> None:
+        await control.advance(self._connection, self._epoch, self.progress, lsn, marker, statement=self._advance)
 
     def _check_follows(self, batch: Batch) -> None:
         """A table without a key would take a transaction twice, and nothing would tell."""
@@ -270,7 +275,7 @@ class Target:
             for statement, values in rows:
                 cursors.append(await AsyncRawCursor(self._connection).execute(statement, values, prepare=True))
             advanced = await self._connection.execute(
-                control.ADVANCE,
+                self._advance,
                 control.advance_parameters(self._epoch, self.progress, batch.end_lsn, batch.marker),
                 prepare=True,
             )

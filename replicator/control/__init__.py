@@ -27,15 +27,17 @@ from replicator.control.progress import (
 )
 from replicator.control.schema import SCHEMA, TABLE_NAMES, create, drop, exists
 from replicator.control.spool import (
+    ADVANCE_SPOOL,
+    NO_TABLE,
     Chunk,
-    add_chunk,
-    advance_spool,
+    add_chunks,
     begin_spool,
     end_spool,
     forget_chunks,
     last_chunk,
     read_chunks,
     spool_size,
+    spooled_tables,
 )
 from replicator.control.statements import (
     Deferred,
@@ -55,6 +57,7 @@ from replicator.control.steps import forget_steps, read_steps, record_step
 from replicator.control.tables import (
     TableRecord,
     add_tables,
+    read_more_ready,
     read_tables,
     remove_tables,
     rename_table,
@@ -64,6 +67,8 @@ from replicator.control.tables import (
 
 __all__ = [
     "ADVANCE",
+    "ADVANCE_SPOOL",
+    "NO_TABLE",
     "SCHEMA",
     "TABLE_NAMES",
     "Chunk",
@@ -73,13 +78,12 @@ __all__ = [
     "Progress",
     "TableRecord",
     "Worker",
-    "add_chunk",
+    "add_chunks",
     "add_deferred",
     "add_keys",
     "add_tables",
     "advance",
     "advance_parameters",
-    "advance_spool",
     "assert_advanced",
     "begin_spool",
     "create",
@@ -101,6 +105,7 @@ __all__ = [
     "read_deferred",
     "read_keys",
     "read_migration",
+    "read_more_ready",
     "read_progress",
     "read_steps",
     "read_tables",
@@ -115,6 +120,7 @@ __all__ = [
     "set_shape",
     "set_table_states",
     "spool_size",
+    "spooled_tables",
     "start_migration",
     "start_progress",
     "take_lease",

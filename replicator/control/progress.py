@@ -17,7 +17,7 @@ from replicator.postgres import Connection
 class Progress:
     """The end LSN of the last applied transaction (law 1), and the nonce of the last marker in it.
 
-    ``spooled`` is where the spool ends: what lies between is durable on the target, and not applied yet.
+    ``spooled`` is where the spool ends: what lies between is durable on the target, applied or spooled, table by table.
     """
 
     epoch: UUID
@@ -60,11 +60,19 @@ def advance_parameters(epoch: UUID, old: Lsn, new: Lsn, marker: str | None) -> d
     return {"epoch": epoch, "old": format_lsn(old), "new": format_lsn(new), "marker": marker}
 
 
-async def advance(connection: Connection, epoch: UUID, old: Lsn, new: Lsn, marker: str | None = None) -> None:
+async def advance(
+    connection: Connection,
+    epoch: UUID,
+    old: Lsn,
+    new: Lsn,
+    marker: str | None = None,
+    *,
+    statement: LiteralString = ADVANCE,
+) -> None:
     """Move progress from ``old`` to ``new``, or raise FencedError: then the caller must roll back."""
     # prepared here as it is in pipelines: where one is aborted, the driver would take for prepared what it was only
     # going to prepare, if it had run the same statement without before
-    cursor = await connection.execute(ADVANCE, advance_parameters(epoch, old, new, marker), prepare=True)
+    cursor = await connection.execute(statement, advance_parameters(epoch, old, new, marker), prepare=True)
     assert_advanced(cursor.rowcount, old)
 
 

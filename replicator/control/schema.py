@@ -92,8 +92,8 @@ TABLES: Final = sa.Table(
 SPOOL: Final = sa.Table(
     "spool",
     METADATA,
+    sa.Column("source_oid", postgresql.OID, primary_key=True),
     sa.Column("number", sa.BigInteger, primary_key=True, autoincrement=False),
-    sa.Column("end_lsn", _PgLsn),
     sa.Column("data", sa.LargeBinary, nullable=False),
 )
 STEPS: Final = sa.Table(

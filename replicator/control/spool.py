@@ -1,40 +1,50 @@
-"""The spool: transactions that are durable on the target before their tables are ready to take them.
+"""The spool: changes that are durable on the target before their table can take them, kept by table.
 
-Its position, ``progress.spooled``, is moved like progress itself, by compare-and-set in the transaction that adds the
-chunks (law 1). It is NULL when nothing is spooled.
+``progress.spooled`` is where it ends, moved like progress itself, by compare-and-set in the transaction that applies
+and adds (law 1). It is NULL when nothing is spooled. What is of no table lies under ``NO_TABLE``.
 """
 
+from collections.abc import Sequence
 from typing import Final, LiteralString, NamedTuple
 from uuid import UUID
 
-from replicator.control.lease import hold_epoch
 from replicator.errors import FencedError
 from replicator.lsn import Lsn, format_lsn, parse_lsn
 from replicator.postgres import Connection
 
+NO_TABLE: Final = 0
+"""No relation has this oid."""
+
+ADVANCE_SPOOL: Final[LiteralString] = """
+UPDATE replicator.progress SET spooled = %(new)s
+ WHERE epoch = %(epoch)s AND spooled = %(old)s::pg_lsn
+"""
+"""What ADVANCE is while changes are spooled: the last statement of every transaction; must change exactly one row."""
+
 _BEGIN: Final[LiteralString] = """
 UPDATE replicator.progress SET spooled = coalesce(spooled, lsn) WHERE epoch = %s RETURNING spooled::text
 """
-_ADD: Final[LiteralString] = "INSERT INTO replicator.spool (number, end_lsn, data) VALUES (%s, %s, %b)"
-_ADVANCE: Final[LiteralString] = """
-UPDATE replicator.progress SET spooled = %s WHERE epoch = %s AND spooled = %s::pg_lsn
-"""
+_ADD: Final[LiteralString] = "INSERT INTO replicator.spool (source_oid, number, data) VALUES (%s, %s, %b)"
 _LAST: Final[LiteralString] = "SELECT coalesce(max(number), 0) FROM replicator.spool"
+_TABLES: Final[LiteralString] = "SELECT DISTINCT source_oid FROM replicator.spool"
 _NEXT: Final[LiteralString] = """
-SELECT number, data FROM replicator.spool WHERE number > %s ORDER BY number LIMIT %s
+SELECT number, data FROM (
+  SELECT number, data,
+         sum(pg_catalog.octet_length(data)) OVER (ORDER BY number) - pg_catalog.octet_length(data) AS before
+    FROM replicator.spool WHERE source_oid = %s AND number > %s ORDER BY number LIMIT 100) chunks
+ WHERE before < %s ORDER BY number
 """
-_FORGET: Final[LiteralString] = """
-DELETE FROM replicator.spool
- WHERE number <= (SELECT max(number) FROM replicator.spool WHERE end_lsn <= %s::pg_lsn)
-"""
+_FORGET: Final[LiteralString] = "DELETE FROM replicator.spool WHERE source_oid = %s AND number <= %s"
 _SIZE: Final[LiteralString] = "SELECT pg_catalog.pg_total_relation_size('replicator.spool')"
 _END: Final[LiteralString] = """
-UPDATE replicator.progress SET spooled = NULL WHERE epoch = %s AND spooled <= lsn
+UPDATE replicator.progress
+   SET lsn = greatest(lsn, spooled), spooled = NULL, marker = coalesce(%s, marker), updated_at = clock_timestamp()
+ WHERE epoch = %s AND spooled = %s::pg_lsn AND NOT EXISTS (SELECT FROM replicator.spool WHERE source_oid <> 0)
 """
 
 
 class Chunk(NamedTuple):
-    """Some transactions, or a part of a large one; ``number`` counts up."""
+    """One table's changes of some transactions, or of a part of a large one; ``number`` counts up."""
 
     number: int
     data: bytes
@@ -54,21 +64,20 @@ async def last_chunk(connection: Connection) -> int:
     return int(row[0]) if row else 0
 
 
-async def add_chunk(connection: Connection, number: int, end_lsn: Lsn | None, data: bytes) -> None:
-    """Add a chunk; ``end_lsn`` is None where a transaction goes on in the next one."""
-    await connection.execute(_ADD, [number, end_lsn and format_lsn(end_lsn), data], prepare=True)
+async def spooled_tables(connection: Connection) -> set[int]:
+    """The source's oids of tables that have changes in the spool."""
+    return {oid for (oid,) in await (await connection.execute(_TABLES)).fetchall()}
 
 
-async def advance_spool(connection: Connection, epoch: UUID, old: Lsn, new: Lsn) -> None:
-    """Move the spool's end from ``old`` to ``new``, or raise FencedError: then the caller must roll back."""
-    cursor = await connection.execute(_ADVANCE, [format_lsn(new), epoch, format_lsn(old)], prepare=True)
-    if cursor.rowcount != 1:
-        raise FencedError(f"the spool does not end at {format_lsn(old)} of this worker any more")
+async def add_chunks(connection: Connection, chunks: Sequence[tuple[int, int, bytes]]) -> None:
+    """Add chunks: the table's oid on the source, the number, and the changes."""
+    for chunk in chunks:
+        await connection.execute(_ADD, chunk, prepare=True)
 
 
-async def read_chunks(connection: Connection, after: int, limit: int) -> list[Chunk]:
-    """The next chunks behind number ``after``."""
-    cursor = await connection.execute(_NEXT, [after, limit], binary=True)
+async def read_chunks(connection: Connection, source_oid: int, after: int, size: int) -> list[Chunk]:
+    """A table's next chunks behind number ``after``: at least one, if there is one, and then up to ``size`` bytes."""
+    cursor = await connection.execute(_NEXT, [source_oid, after, size], prepare=True, binary=True)
     return [Chunk(*row) for row in await cursor.fetchall()]
 
 
@@ -78,16 +87,15 @@ async def spool_size(connection: Connection) -> int:
     return int(row[0]) if row else 0
 
 
-async def forget_chunks(connection: Connection, progress: Lsn) -> None:
-    """Drop what progress has passed."""
-    await connection.execute(_FORGET, [format_lsn(progress)])
+async def forget_chunks(connection: Connection, source_oid: int, number: int) -> None:
+    """Drop what was applied of a table, within the caller's transaction."""
+    await connection.execute(_FORGET, [source_oid, number], prepare=True)
 
 
-async def end_spool(connection: Connection, epoch: UUID) -> None:
-    """Nothing is spooled any more. Raises FencedError unless progress has reached the spool's end."""
+async def end_spool(connection: Connection, epoch: UUID, spooled: Lsn, marker: str | None) -> None:
+    """Nothing is spooled any more: progress is where the spool ended. Raises FencedError if that is not so."""
     async with connection.transaction():
-        await hold_epoch(connection, epoch)
-        cursor = await connection.execute(_END, [epoch])
+        cursor = await connection.execute(_END, [marker, epoch, format_lsn(spooled)])
         if cursor.rowcount != 1:
             raise FencedError("the spool was not drained by this worker")
         await connection.execute("TRUNCATE replicator.spool")

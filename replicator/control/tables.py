@@ -1,6 +1,6 @@
 """How far each table has come."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -34,6 +34,13 @@ async def read_tables(connection: Connection) -> dict[TableName, TableRecord]:
     """Every table of the migration with its state."""
     cursor = await run(connection, sa.select(TABLES).order_by(TABLES.c.schema, TABLES.c.name))
     return {record.table: record for record in map(_table_record, await cursor.fetchall())}
+
+
+async def read_more_ready(connection: Connection, known: Collection[int]) -> list[TableRecord]:
+    """The tables that are *ready*, but for those with the ``known`` source oids."""
+    ready = (TABLES.c.state == TableState.READY.value) & TABLES.c.source_oid.not_in(list(known))
+    cursor = await run(connection, sa.select(TABLES).where(ready))
+    return [_table_record(row) for row in await cursor.fetchall()]
 
 
 def _table_record(row: DictRow) -> TableRecord:

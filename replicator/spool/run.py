@@ -1,24 +1,29 @@
-"""Spooling beside other work: while tables are copied, and while what was spooled is being applied."""
+"""Streaming and spooling beside the bootstrap, and applying what is left in the spool after it."""
 
 import asyncio
-from collections.abc import Coroutine
-from dataclasses import dataclass
+import contextlib
+from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import structlog
 
+from monitoring.metrics import Metrics
 from replicator import control
 from replicator.config import Settings
 from replicator.control import Migration
-from replicator.errors import Side
+from replicator.errors import ReplicatorError, Side, SlotBusyError, TransientError
 from replicator.incoming import Incoming
+from replicator.lag import LagTracker
 from replicator.lease import Lease
-from replicator.lsn import format_lsn
+from replicator.lsn import INVALID, Lsn, format_lsn
 from replicator.model import SpoolMode
-from replicator.postgres import Connection, connected, reporting
+from replicator.postgres import Connection, reporting
+from replicator.pulse import Counters
 from replicator.source.slot import read_keep_bytes, read_slot
-from replicator.source.stream import Received, ReplicationStream
-from replicator.spool.writer import SpoolWriter
+from replicator.spool.flow import HoldingFlow
+from replicator.spool.target import HoldingTarget
+from replicator.spool.window import Window
 
 log = structlog.get_logger(__name__)
 
@@ -34,6 +39,10 @@ class Spooling:
     lease: Lease
     source: Connection
     incoming: Incoming
+    metrics: Metrics
+    counters: Counters
+    lag: LagTracker
+    window: Window = field(default_factory=Window)
 
     async def is_used(self) -> bool:
         """Whether something was spooled that may not be applied yet."""
@@ -43,12 +52,17 @@ class Spooling:
     async def beside(self, work: Coroutine[Any, Any, None]) -> None:
         """Run ``work``, and spool if need be until it ends. Raises what either raises.
 
-        The writer is never cut off in a commit that this session would have to guess about later.
+        A transaction is never cut off in a commit that this session would have to guess about later.
         """
         stop = asyncio.Event()
+
+        def end(_: object) -> None:
+            stop.set()
+            self.window.moved.set()
+
         spooling = asyncio.create_task(self._run(stop))
         working = asyncio.create_task(work)
-        working.add_done_callback(lambda _: stop.set())
+        working.add_done_callback(end)
         try:
             # spooling ends early if it fails, or if there is no need for it
             await asyncio.wait((working, spooling), return_when=asyncio.FIRST_EXCEPTION)
@@ -62,16 +76,55 @@ class Spooling:
                 task.cancel()
             await asyncio.gather(working, spooling, return_exceptions=True)
 
-    async def _run(self, stop: asyncio.Event) -> None:
-        migration = await self._until_needed(stop)
+    async def drain(self, known_at: Lsn, taken: Callable[[Lsn], None]) -> None:
+        """Apply what is in the spool, with what comes meanwhile, until it is empty. ``taken``: as `Flow.taken`."""
+        migration = await control.read_migration(self.lease.connection)
         if migration is None:
-            return
-        async with connected(self.settings.target, Side.TARGET, "worker spool") as target:
-            writer = await SpoolWriter.begin(target, self.lease.epoch)
-            async with self.incoming.open(migration, lambda: writer.lsn) as stream:
-                log.info("spooling", slot=migration.slot, from_lsn=format_lsn(writer.lsn))
-                while (received := await _next(stream, stop)) is not None:
-                    await writer.add(received, self.settings.status_interval)
+            raise ReplicatorError("no migration is recorded after the bootstrap")
+        async with self._flow(migration, known_at) as flow:
+            log.info("applying what was spooled", from_lsn=format_lsn(flow.progress))
+            try:
+                await flow.drain(self.settings.status_interval)
+            finally:
+                taken(flow.taken)
+
+    async def _run(self, stop: asyncio.Event) -> None:
+        """Apply where the window is open, else spool only; a change that is refused now is spooled as well."""
+        migration = await self._until_needed(stop)
+        self.window.refused = False
+        while migration is not None and not stop.is_set():
+            try:
+                async with self._flow(migration) as flow:
+                    while not (stop.is_set() or flow.is_cut):
+                        await self._flow_on(flow)
+            except SlotBusyError:
+                await _within(self.settings.status_interval, stop)
+            except ReplicatorError as error:
+                if not self.window.is_used or not (error.waits_for_operator or isinstance(error, TransientError)):
+                    raise
+                log.warning("changes wait for the end of the copy: the target refuses one", reason=error.message)
+                self.window.refused = True
+            finally:
+                self.window.leave()
+
+    async def _flow_on(self, flow: HoldingFlow) -> None:
+        """Until the window moves."""
+        interval, moved = self.settings.status_interval, self.window.moved
+        moved.clear()
+        applies = self.window.enter()
+        log.info("streaming ready tables" if applies else "spooling", from_lsn=format_lsn(flow.progress))
+        await (flow.stream_ready(interval, moved) if applies else flow.hold(interval, moved))
+        if not flow.is_cut:  # else what was applied of a transaction is rolled back first
+            self.window.leave()
+
+    @contextlib.asynccontextmanager
+    async def _flow(self, migration: Migration, known_at: Lsn = INVALID) -> AsyncIterator[HoldingFlow]:
+        target = await HoldingTarget.open(self.settings.target, self.lease.epoch, known_at)
+        async with contextlib.AsyncExitStack() as stack:
+            stack.push_async_callback(target.close)
+            await target.begin()
+            stream = await stack.enter_async_context(self.incoming.open(migration, lambda: target.progress))
+            yield HoldingFlow(stream, target, self.metrics, self.counters, self.lag)
 
     async def _until_needed(self, stop: asyncio.Event) -> Migration | None:
         """The migration, as soon as its slot keeps too much; None if that did not happen before ``stop``."""
@@ -92,18 +145,6 @@ class Spooling:
             limit = await read_keep_bytes(self.source)
             slot = await read_slot(self.source, migration.slot)
         return limit is not None and slot is not None and slot.retained_bytes > limit * _SHARE
-
-
-async def _next(stream: ReplicationStream, stop: asyncio.Event) -> Received | None:
-    """What the stream receives next, or None when it is time to stop."""
-    arriving, stopping = asyncio.create_task(stream.next()), asyncio.create_task(stop.wait())
-    try:
-        await asyncio.wait((arriving, stopping), return_when=asyncio.FIRST_COMPLETED)
-        return None if stop.is_set() else arriving.result()
-    finally:
-        arriving.cancel()
-        stopping.cancel()
-        await asyncio.gather(arriving, stopping, return_exceptions=True)
 
 
 async def _within(seconds: float, stop: asyncio.Event) -> None:

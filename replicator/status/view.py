@@ -35,7 +35,7 @@ def render(status: Status) -> ConsoleRenderable:
     grid.add_row("applied", format_lsn(status.applied_lsn) if status.applied_lsn is not None else "nothing yet")
     grid.add_row("tables", _tables(status))
     if status.spool_bytes is not None:
-        grid.add_row("spool", f"{decimal(status.spool_bytes)} on the target, to be applied after the copy")
+        grid.add_row("spool", f"{decimal(status.spool_bytes)} on the target, for tables that are not ready")
     grid.add_row("slot", _slot(status.slot) if status.slot else _no_slot(status))
     grid.add_row("worker", _worker(status.worker) if status.worker else Text("none", style="red"))
     if status.error is not None:

@@ -1,141 +1,212 @@
-"""The spool on a real target: what was committed is read once, in order; what was not, never."""
+"""The spool on a real target: tables that are ready take their changes at once, the others' wait, each once."""
 
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import pytest
 
+from monitoring.metrics import Metrics
 from replicator import control
-from replicator.errors import FencedError, Side
+from replicator.errors import FencedError
+from replicator.lag import LagTracker
 from replicator.lsn import Lsn
-from replicator.model import Transaction
-from replicator.postgres import Connection, connected
+from replicator.model import LogicalMessage, Relation, TableState, Transaction, Truncate
+from replicator.pulse import Counters
 from replicator.source.stream import Received
-from replicator.spool.reader import SpoolReader
-from replicator.spool.writer import SpoolWriter
-from tests.fixtures.changes import insert, piece, relation, transaction
-from tests.fixtures.databases import Database
+from replicator.spool.flow import HoldingFlow
+from replicator.spool.target import HoldingTarget
+from tests.fixtures.applying import START, Applier
+from tests.fixtures.changes import insert, piece, transaction
 
-T = relation(["id"], ["id"])
-EPOCH = uuid4()
-
-
-def inserting(value: int, lsn: int) -> Transaction:
-    return as_read(transaction(insert(T, str(value)), lsn=lsn))
+INTERVAL = 0.05
+SNAPSHOT = 5000
 
 
-def as_read(item: Transaction) -> Transaction:
-    return item._replace(changes=list(item.changes))
+class Script:
+    """What a stream hands out, when the test says so."""
+
+    def __init__(self) -> None:
+        self.received = START
+        self._items: asyncio.Queue[Received] = asyncio.Queue()
+
+    async def next(self) -> Received:
+        return await self._items.get()
+
+    def hand_out(self, *transactions: Transaction, idle: int | None = None) -> None:
+        self._items.put_nowait(Received(list(transactions), Lsn(idle) if idle else None))
+
+
+class Spooled:
+    """A table that is ready, and one that is being copied, whose snapshot lies at ``SNAPSHOT``."""
+
+    def __init__(self, applier: Applier, ready: Relation, copied: Relation) -> None:
+        self.applier = applier
+        self.ready = ready
+        self.copied = copied
+        self.interrupt = asyncio.Event()
+
+    @contextlib.asynccontextmanager
+    async def flow(self, script: Script) -> AsyncIterator[HoldingFlow]:
+        target = await HoldingTarget.open(self.applier.database.superuser_dsn, self.applier.epoch)
+        try:
+            await target.begin()
+            yield HoldingFlow(script, target, Metrics(), Counters(), LagTracker())
+        finally:
+            await target.close()
+
+    async def streamed(self, *transactions: Transaction, idle: int | None = None) -> None:
+        """In a session of its own, take these while ready tables stream."""
+        script = Script()
+        script.hand_out(*transactions, idle=idle)
+        async with self.flow(script) as flow:
+            task = asyncio.create_task(flow.stream_ready(INTERVAL, self.interrupt))
+            await asyncio.wait((task,), timeout=6 * INTERVAL)
+            self.interrupt.set()
+            await task
+            self.interrupt.clear()
+
+    async def drained(self) -> None:
+        async with self.flow(Script()) as flow:
+            await flow.drain(INTERVAL)
+
+    def finish_copy(self) -> None:
+        self.applier.execute("UPDATE replicator.tables SET state = 'ready' WHERE name = 'copied'")
+
+    def ids(self, name: str) -> list[int]:
+        return [n for (n,) in self.applier.rows(f"SELECT id FROM {name} ORDER BY id")]
+
+    @property
+    def chunks(self) -> int:
+        return int(self.applier.rows("SELECT count(*) FROM replicator.spool")[0][0])
+
+    @property
+    def ends_at(self) -> int | None:
+        ((end,),) = self.applier.rows("SELECT (spooled - '0/0')::bigint FROM replicator.progress")
+        return None if end is None else int(end)
+
+    def both(self, n: int, lsn: int) -> Transaction:
+        return transaction(insert(self.ready, str(n)), insert(self.copied, str(n)), lsn=lsn)
 
 
 @pytest.fixture
-async def target_connection(target: Database) -> AsyncIterator[Connection]:
-    """A target whose progress stands at 1000."""
-    async with connected(target.dsn, Side.TARGET, "test") as connection:
-        await control.create(connection)
-        await take(connection, EPOCH)
-        await control.start_progress(connection, EPOCH, Lsn(1000))
-        yield connection
+async def spooled(plain_applier: Applier) -> Spooled:
+    plain_applier.database.execute(
+        "CREATE TABLE ready (id int PRIMARY KEY); CREATE TABLE copied (id int PRIMARY KEY REFERENCES ready)"
+    )
+    ready = await plain_applier.relation("ready", snapshot_lsn=START)
+    copied = await plain_applier.relation("copied", snapshot_lsn=SNAPSHOT, state=TableState.COPYING)
+    return Spooled(plain_applier, ready, copied)
 
 
-async def take(connection: Connection, epoch: UUID) -> None:
-    await control.take_lease(connection, epoch)
+async def test_a_ready_table_streams_while_another_is_copied(spooled: Spooled) -> None:
+    """Law 1: progress stays, for it is of all tables; the spool's end moves, for the stream goes on there."""
+    await spooled.streamed(spooled.both(1, 2000), spooled.both(2, 6000))
+
+    assert (spooled.ids("ready"), spooled.ids("copied")) == ([1, 2], [])
+    assert (spooled.applier.progress(), spooled.ends_at) == (START, 6008)
+
+    await spooled.streamed(idle=7000)
+    assert spooled.ends_at == 7000
 
 
-async def spool(target: Database, *transactions: Transaction, idle: int | None = None, epoch: UUID = EPOCH) -> Lsn:
-    """Add these in a session of its own, which ends then; the position that it reached."""
-    async with connected(target.dsn, Side.TARGET, "test") as connection:
-        writer = await SpoolWriter.begin(connection, epoch)
-        await writer.add(Received(list(transactions), Lsn(idle) if idle else None), 0)
-        return writer.lsn
-
-
-async def read(connection: Connection, progress: int) -> list[Transaction]:
-    reader = SpoolReader(connection, lambda: Lsn(progress))
-    found: list[Transaction] = []
-    with contextlib.suppress(TimeoutError):
-        while True:
-            async with asyncio.timeout(0.3):
-                found += (await reader.next()).transactions
-    assert reader.caught_up.is_set()
-    return found
-
-
-async def test_what_was_spooled_in_several_sessions_is_read_in_order(
-    target: Database, target_connection: Connection
+async def test_a_table_streams_as_soon_as_it_is_ready_and_has_taken_what_lies_behind_its_snapshot(
+    spooled: Spooled,
 ) -> None:
-    assert await spool(target, inserting(1, 2000), inserting(2, 3000)) == 3008
-    assert await spool(target, idle=4000) == 4000
-    assert await spool(target, inserting(3, 5000)) == 5008
+    await spooled.streamed(spooled.both(1, 2000), spooled.both(2, 6000))
+    spooled.finish_copy()
 
-    assert await read(target_connection, 1000) == [inserting(1, 2000), inserting(2, 3000), inserting(3, 5000)]
+    await spooled.streamed(spooled.both(3, 7000))
 
+    assert (spooled.ids("ready"), spooled.ids("copied")) == ([1, 2, 3], [2, 3])
+    assert spooled.chunks == 0
+    assert spooled.applier.progress() == START
 
-async def test_law_1_what_was_applied_before_is_not_handed_out_again(
-    target: Database, target_connection: Connection
-) -> None:
-    """Given one chunk whose first transaction was applied before the worker was stopped."""
-    await spool(target, inserting(1, 2000), inserting(2, 3000))
-
-    assert await read(target_connection, 2008) == [inserting(2, 3000)]
-    assert await read(target_connection, 3008) == []
-    assert await control.read_chunks(target_connection, 0, 1) == []
+    await spooled.drained()
+    assert (spooled.applier.progress(), spooled.ends_at) == (7008, None)
 
 
-async def test_law_2_a_large_transaction_is_there_whole_or_not_at_all(
-    target: Database, target_connection: Connection
-) -> None:
-    pieces = [as_read(piece(insert(T, n), lsn=2000)) for n in "12"]
-    assert await spool(target, inserting(0, 1500), *pieces) == 1000
-    assert await read(target_connection, 1000) == []
+async def test_law_2_a_large_transaction_is_applied_and_spooled_whole_or_not_at_all(spooled: Spooled) -> None:
+    pieces = [piece(insert(spooled.ready, str(n)), insert(spooled.copied, str(n)), lsn=6000) for n in (1, 2)]
+    await spooled.streamed(spooled.both(0, 5500), *pieces)
+    assert (spooled.ids("ready"), spooled.chunks, spooled.ends_at) == ([0], 1, 5508)
 
-    await spool(target, inserting(0, 1500), *pieces, inserting(3, 2000))
+    await spooled.streamed(*pieces, spooled.both(3, 6000))
+    spooled.finish_copy()
+    await spooled.drained()
 
-    assert await read(target_connection, 1000) == [inserting(0, 1500), *pieces, inserting(3, 2000)]
+    assert (spooled.ids("ready"), spooled.ids("copied")) == ([0, 1, 2, 3], [0, 1, 2, 3])
 
 
-async def test_law_6_a_worker_whose_lease_was_taken_adds_nothing(
-    target: Database, target_connection: Connection
-) -> None:
-    async with connected(target.dsn, Side.TARGET, "test") as connection:
-        writer = await SpoolWriter.begin(connection, EPOCH)
-        other = uuid4()
-        await take(target_connection, other)
+async def test_a_truncate_of_a_ready_table_and_of_one_that_waits_reaches_both(spooled: Spooled) -> None:
+    """Though the target has a foreign key between them, which refuses to truncate one without the other."""
+    truncate = Truncate((spooled.ready, spooled.copied), False, False)
+    await spooled.streamed(spooled.both(1, 6000), transaction(truncate, lsn=6100), spooled.both(2, 6200))
+    assert spooled.ids("ready") == [2]
+    spooled.finish_copy()
 
+    await spooled.drained()
+
+    assert (spooled.ids("ready"), spooled.ids("copied")) == ([2], [2])
+
+
+async def test_a_marker_is_seen_when_nothing_waits_any_more(spooled: Spooled) -> None:
+    """The cutover takes it for the proof that all that lies before it is applied."""
+    nonce = "0123456789abcdef" * 2
+    marker = transaction(LogicalMessage("replicator", nonce.encode()), lsn=6100)
+    await spooled.streamed(spooled.both(1, 6000), marker)
+    assert spooled.applier.rows("SELECT marker FROM replicator.progress") == [(None,)]
+    spooled.finish_copy()
+
+    await spooled.drained()
+
+    assert spooled.applier.rows("SELECT marker FROM replicator.progress") == [(nonce,)]
+
+
+async def test_law_6_a_worker_whose_lease_was_taken_neither_spools_nor_applies(spooled: Spooled) -> None:
+    script = Script()
+    script.hand_out(spooled.both(1, 6000))
+    async with spooled.flow(script) as flow:
+        await control.take_lease(spooled.applier.connection, uuid4())
         with pytest.raises(FencedError):
-            await writer.add(Received([inserting(1, 2000)], None), 0)
+            await flow.stream_ready(INTERVAL, spooled.interrupt)
+
+    assert (spooled.ids("ready"), spooled.chunks) == ([], 0)
+
+
+async def test_law_1_two_sessions_of_one_worker_do_not_both_spool_or_drain(spooled: Spooled) -> None:
+    script = Script()
+    async with spooled.flow(script) as late:
+        await spooled.streamed(spooled.both(1, 6000))
+        script.hand_out(spooled.both(1, 6000))
         with pytest.raises(FencedError):
-            await writer.add(Received([], Lsn(3000)), 0)
+            await late.hold(INTERVAL, spooled.interrupt)
+    spooled.finish_copy()
 
-    assert await spool(target, epoch=other) == 1000
-    assert await read(target_connection, 1000) == []
-    with pytest.raises(FencedError):
-        await spool(target, epoch=EPOCH)
-
-
-async def test_law_1_two_writers_of_one_worker_do_not_both_add(target: Database, target_connection: Connection) -> None:
-    async with connected(target.dsn, Side.TARGET, "test") as connection:
-        late = await SpoolWriter.begin(connection, EPOCH)
-        await spool(target, idle=1500)
-
+    async with spooled.flow(Script()) as late:
+        await spooled.streamed(idle=7000)
         with pytest.raises(FencedError):
-            await late.add(Received([inserting(1, 2000)], None), 0)
+            await late.drain(INTERVAL)
 
-    assert await read(target_connection, 1000) == []
+    assert (spooled.ids("ready"), spooled.ids("copied")) == ([1], [1])
 
 
-async def test_only_a_drained_spool_ends(target: Database, target_connection: Connection) -> None:
-    await spool(target, inserting(1, 2000))
-    with pytest.raises(FencedError):
-        await control.end_spool(target_connection, EPOCH)
-    assert len(await read(target_connection, 1000)) == 1
+async def test_a_table_that_is_held_again_streams_only_after_what_was_spooled(spooled: Spooled) -> None:
+    """As when the bootstrap wants to change tables that are ready."""
+    script = Script()
+    async with spooled.flow(script) as flow:
+        script.hand_out(spooled.both(1, 6000))
+        hold = asyncio.create_task(flow.hold(INTERVAL, spooled.interrupt))
+        await asyncio.sleep(3 * INTERVAL)
+        spooled.interrupt.set()
+        await hold
+        assert (spooled.ids("ready"), spooled.chunks) == ([], 2)
+        spooled.interrupt.clear()
+        script.hand_out(spooled.both(2, 6100))
+        streams = asyncio.create_task(flow.stream_ready(INTERVAL, spooled.interrupt))
+        await asyncio.sleep(6 * INTERVAL)
+        spooled.interrupt.set()
+        await streams
 
-    await control.advance(target_connection, EPOCH, Lsn(1000), Lsn(2008))
-    await control.end_spool(target_connection, EPOCH)
-
-    progress = await control.read_progress(target_connection)
-    assert progress is not None
-    assert progress.spooled is None
-    assert await control.read_chunks(target_connection, 0, 1) == []
+    assert (spooled.ids("ready"), spooled.ids("copied")) == ([1, 2], [])
