@@ -10,7 +10,8 @@ cdef class Batch:
     cdef object _last
     cdef readonly Py_ssize_t transactions
     cdef Py_ssize_t _inserts, _updates, _deletes, _truncates
-    cdef readonly object first_lsn, end_lsn, marker
+    cdef readonly object first_lsn, marker
+    cdef public object end_lsn
     cdef readonly Py_ssize_t size
     cpdef add(self, transaction)
     cpdef list unfamiliar(self, transaction)
