@@ -27,6 +27,9 @@ from replicator.spool.window import Window
 
 log = structlog.get_logger(__name__)
 
+_ATTEMPTS: Final = 3
+"""Passing errors in a row after which changes wait for the end of the copy, rather than the spool for the target."""
+
 _SHARE: Final = 0.2
 """Of max_slot_wal_keep_size: when the slot keeps more than that, spooling begins, and catches up."""
 
@@ -91,17 +94,25 @@ class Spooling:
     async def _run(self, stop: asyncio.Event) -> None:
         """Apply where the window is open, else spool only; a change that is refused now is spooled as well."""
         migration = await self._until_needed(stop)
-        self.window.refused = False
+        self.window.refused, failed = False, 0
         while migration is not None and not stop.is_set():
             try:
                 async with self._flow(migration) as flow:
                     while not (stop.is_set() or flow.is_cut):
                         await self._flow_on(flow)
+                        failed = 0
             except SlotBusyError:
                 await _within(self.settings.status_interval, stop)
             except ReplicatorError as error:
-                if not self.window.is_used or not (error.waits_for_operator or isinstance(error, TransientError)):
+                if self.incoming.may_go_on_after(error):
+                    continue
+                passing = isinstance(error, TransientError)
+                if not self.window.is_used or not (error.waits_for_operator or passing):
                     raise
+                failed += passing
+                if passing and failed < _ATTEMPTS:
+                    await _within(self.settings.status_interval, stop)
+                    continue
                 log.warning("changes wait for the end of the copy: the target refuses one", reason=error.message)
                 self.window.refused = True
             finally:
