@@ -65,7 +65,7 @@ class ReplicationStream:
     ) -> None:
         self._connection = connection
         self._slot = slot
-        self._received = start
+        self._received = self._idle_lsn = start
         self._confirmed = confirmed
         self._assembler = Assembler(buffer_bytes // _PIECES)
         self._streamed = Streamed(self._assembler)
@@ -212,11 +212,14 @@ class ReplicationStream:
         reader, began, drained = self._reader, self._reader.frames, False
         while True:
             before, transactions = reader.frames, reader.transactions
-            found = reader.read(_FRAMES_AT_ONCE - (before - began), self._streamed.in_block)
+            try:
+                found = reader.read(_FRAMES_AT_ONCE - (before - began), self._streamed.in_block)
+            finally:
+                # what came before an error is handed out, too
+                if reader.transactions > transactions:
+                    self._took_transactions(reader.end_lsn)
             if reader.frames > before:
                 self._heard, drained = True, False
-            if reader.transactions > transactions:
-                self._took_transactions(reader.end_lsn)
             if found is Pause.LARGE:
                 self._take_large(reader.take_large())
                 if not self._goes_on():
@@ -289,11 +292,12 @@ class ReplicationStream:
         self._arrived.set()
 
     def _take_keepalive(self, keepalive: Keepalive) -> None:
-        if keepalive.end_lsn > self._received:
-            self._received = keepalive.end_lsn
-            if not (self._assembler.open or self._streamed.in_block):
-                self._buffer.idle(keepalive.end_lsn)
-                self._arrived.set()
+        self._received = max(self._received, keepalive.end_lsn)
+        # one that came inside a transaction is told again behind it, which may have been rolled back
+        if keepalive.end_lsn > self._idle_lsn and not (self._assembler.open or self._streamed.in_block):
+            self._idle_lsn = keepalive.end_lsn
+            self._buffer.idle(keepalive.end_lsn)
+            self._arrived.set()
         if self._shutdown.saw(keepalive, time.monotonic()):
             # its fast shutdown would wait until we have confirmed all that it sent
             raise ServerUnavailableError("the source is shutting down", side=Side.SOURCE)
