@@ -102,7 +102,8 @@ class Target:
         record = self._records.get(relation.oid)
         if commit_lsn < (left_out := self._left_out_below(record)):
             # in the snapshot already, or of a table that is published no more; its shape may be of the past
-            self._rules[relation] = Rule(None, left_out)
+            if relation not in self._writers:  # else its rule leaves it out as well
+                self._rules[relation] = Rule(None, left_out)
             return
         if relation not in self._writers:
             self._rules[relation] = await self._rule(relation, record)
