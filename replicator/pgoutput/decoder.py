@@ -1,7 +1,7 @@
 # cython: annotation_typing=False
 """Decode pgoutput messages: one call a message, a tuple becomes one line of COPY text (``model.Row``). Compiled.
 
-Source: PostgreSQL documentation, "Logical Replication Message Formats", protocol version 2, text mode, streaming off.
+Source: PostgreSQL documentation, "Logical Replication Message Formats", protocol version 2, text mode.
 Values are not parsed (law 7), and nothing is guessed (law 4): what is unknown, too short or too long is an error.
 """
 

@@ -7,6 +7,7 @@ is lost.
 """
 
 import asyncio
+import contextlib
 import os
 import socket
 from collections.abc import Callable
@@ -31,7 +32,8 @@ class Gathering:
         """So many frames came before there were no more: wait for many bytes if they were many, else for any."""
         busy = frames >= _BUSY
         if busy != (self._timer is not None):
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, _BYTES if busy else 1)
+            with contextlib.suppress(OSError):
+                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, _BYTES if busy else 1)
         if self._timer is not None:
             self._timer.cancel()
         self._timer = asyncio.get_running_loop().call_later(_SECONDS, self._read) if busy else None
