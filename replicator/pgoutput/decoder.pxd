@@ -3,7 +3,8 @@ cimport cython
 
 cdef object Begin, Commit, Insert, Update, Delete, _BEGIN_BODY, _COMMIT_BODY, _make
 cdef bytes NULL, UNCHANGED
-cdef int _BEGIN, _COMMIT, _INSERT, _UPDATE, _DELETE, _NEW, _OLD, _KEY, _TEXT, _NULL, _UNCHANGED, _CHANGE_BYTES
+cdef int BEGIN, COMMIT, INSERT, UPDATE, DELETE, NEW_TUPLE, OLD_TUPLE, KEY_TUPLE, TEXT_VALUE, NULL_VALUE, UNCHANGED_VALUE
+cdef int _CHANGE_BYTES
 
 cdef class Decoder:
     cdef dict _relations

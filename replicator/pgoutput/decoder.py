@@ -9,7 +9,6 @@ import struct
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from replicator.errors import ProtocolError
 from replicator.lsn import Lsn
 from replicator.model import (
     NULL,
@@ -25,18 +24,37 @@ from replicator.model import (
     Update,
 )
 from replicator.pgoutput.messages import Begin, Commit, Emitted, Message, Origin, TypeName
+from replicator.pgoutput.wire import (
+    BEGIN,
+    COMMIT,
+    DELETE,
+    EMITTED,
+    ID,
+    INSERT,
+    KEY_TUPLE,
+    LENGTH,
+    NEW_TUPLE,
+    NULL_VALUE,
+    OLD_TUPLE,
+    ORIGIN,
+    RELATION,
+    TEXT_VALUE,
+    TRUNCATE,
+    TUPLE,
+    TYPE,
+    UNCHANGED_VALUE,
+    UPDATE,
+    unreadable,
+)
 
 # Each starts at the message's first byte, its kind, and skips it; Commit's flags are unused.
 _BEGIN_BODY: Final = struct.Struct(">xQqI")
 _COMMIT_BODY: Final = struct.Struct(">xxQQq")
 _ORIGIN: Final = struct.Struct(">xQ")
-_OID: Final = struct.Struct(">xI")
 _EMITTED: Final = struct.Struct(">xBQ")
 _TRUNCATE: Final = struct.Struct(">xIB")
-_TUPLE: Final = struct.Struct(">BH")
 _RELATION_TAIL: Final = struct.Struct(">BH")
 _COLUMN_TAIL: Final = struct.Struct(">Ii")
-_LENGTH: Final = struct.Struct(">I")
 
 _CHANGE_BYTES: Final = 8
 """A change's kind, its relation, which tuple follows, and that tuple's number of columns."""
@@ -44,23 +62,7 @@ _CHANGE_BYTES: Final = 8
 _make: Final = tuple.__new__
 """Half the time of calling a named tuple's class."""
 
-_BEGIN, _COMMIT, _INSERT, _UPDATE, _DELETE = b"BCIUD"
-_NEW, _OLD, _KEY = b"NOK"
-_TEXT, _NULL, _UNCHANGED = b"tnu"
 _PG_CATALOG: Final = "pg_catalog"
-
-_KIND_NAMES: Final = {
-    b"B": "Begin",
-    b"C": "Commit",
-    b"O": "Origin",
-    b"R": "Relation",
-    b"Y": "Type",
-    b"I": "Insert",
-    b"U": "Update",
-    b"D": "Delete",
-    b"T": "Truncate",
-    b"M": "Message",
-}
 
 
 class Decoder:
@@ -69,11 +71,11 @@ class Decoder:
     def __init__(self) -> None:
         self._relations: dict[int, Relation] = {}
         self._rarer: Final[dict[int, Callable[[bytes], Message]]] = {
-            ord("O"): _origin,
-            ord("R"): self._relation,
-            ord("Y"): _type_name,
-            ord("T"): self._truncate,
-            ord("M"): _emitted,
+            ORIGIN: _origin,
+            RELATION: self._relation,
+            TYPE: _type_name,
+            TRUNCATE: self._truncate,
+            EMITTED: _emitted,
         }
 
     @property
@@ -85,22 +87,22 @@ class Decoder:
         """Decode one whole message. Raises ProtocolError if it is unknown, too short or too long."""
         try:
             kind = payload[0]
-            if kind == _INSERT:
+            if kind == INSERT:
                 return self._insert(payload)
-            if kind == _UPDATE:
+            if kind == UPDATE:
                 return self._update(payload)
-            if kind == _DELETE:
+            if kind == DELETE:
                 return self._delete(payload)
-            if kind == _BEGIN:
+            if kind == BEGIN:
                 return _make(Begin, _BEGIN_BODY.unpack(payload))
-            if kind == _COMMIT:
+            if kind == COMMIT:
                 return _make(Commit, _COMMIT_BODY.unpack(payload))
             return self._rarer[kind](payload)
         except (IndexError, KeyError, ValueError, struct.error):
-            raise _unreadable(payload) from None
+            raise unreadable(payload) from None
 
     def _relation(self, payload: bytes) -> Relation:
-        (oid,) = _OID.unpack_from(payload)
+        (oid,) = ID.unpack_from(payload)
         schema, position = _string(payload, 5)
         name, position = _string(payload, position)
         identity, count = _RELATION_TAIL.unpack_from(payload, position)
@@ -120,36 +122,36 @@ class Decoder:
     def _changed(self, payload: bytes) -> Relation:
         """The relation of a change, whose first tuple must have as many values as it has columns."""
         if len(payload) < _CHANGE_BYTES:
-            raise _unreadable(payload)
+            raise unreadable(payload)
         oid = payload[1] << 24 | payload[2] << 16 | payload[3] << 8 | payload[4]
         relation = self._relations[oid]
         if payload[6] << 8 | payload[7] != len(relation.columns):
-            raise _unreadable(payload)
+            raise unreadable(payload)
         return relation
 
     def _insert(self, payload: bytes) -> Insert:
         relation = self._changed(payload)
-        if payload[5] != _NEW:
-            raise _unreadable(payload)
+        if payload[5] != NEW_TUPLE:
+            raise unreadable(payload)
         row, position = _row(payload, _CHANGE_BYTES, len(relation.columns), False)
         if position != len(payload):
-            raise _unreadable(payload)
+            raise unreadable(payload)
         return _make(Insert, (relation, row))
 
     def _update(self, payload: bytes) -> Update:
         relation = self._changed(payload)
         kind, count = payload[5], len(relation.columns)
         old, old_is_full, position = None, False, _CHANGE_BYTES
-        if kind != _NEW:
+        if kind != NEW_TUPLE:
             old_is_full = _is_full(kind)
             old, position = _row(payload, position, count, False)
-            kind, count_new = _TUPLE.unpack_from(payload, position)
-            if kind != _NEW or count_new != count:
-                raise _unreadable(payload)
-            position += _TUPLE.size
+            kind, count_new = TUPLE.unpack_from(payload, position)
+            if kind != NEW_TUPLE or count_new != count:
+                raise unreadable(payload)
+            position += TUPLE.size
         new, position = _row(payload, position, count, True)
         if position != len(payload):
-            raise _unreadable(payload)
+            raise unreadable(payload)
         return _make(Update, (relation, old, old_is_full, new))
 
     def _delete(self, payload: bytes) -> Delete:
@@ -157,14 +159,14 @@ class Decoder:
         old_is_full = _is_full(payload[5])
         old, position = _row(payload, _CHANGE_BYTES, len(relation.columns), False)
         if position != len(payload):
-            raise _unreadable(payload)
+            raise unreadable(payload)
         return _make(Delete, (relation, old, old_is_full))
 
     def _truncate(self, payload: bytes) -> Truncate:
         count, options = _TRUNCATE.unpack_from(payload)
         _check_end(payload, _TRUNCATE.size + 4 * count)
         if options & ~3:
-            raise _unreadable(payload)
+            raise unreadable(payload)
         oids = struct.unpack_from(f">{count}I", payload, _TRUNCATE.size)
         return Truncate(tuple(self._relations[oid] for oid in oids), bool(options & 1), bool(options & 2))
 
@@ -182,26 +184,26 @@ def _row(payload: bytes, position: int, count: int, may_lack: bool) -> tuple[Row
     while count:
         count -= 1
         if position >= end:
-            raise _unreadable(payload)
+            raise unreadable(payload)
         kind = data[position]
         position += 1
-        if kind == _TEXT:
+        if kind == TEXT_VALUE:
             if end - position < 4:
-                raise _unreadable(payload)
+                raise unreadable(payload)
             length = data[position] << 24 | data[position + 1] << 16 | data[position + 2] << 8 | data[position + 3]
             position += 4
             if not 0 <= length <= end - position:
-                raise _unreadable(payload)
+                raise unreadable(payload)
             values.append(data[position : position + length])
             position += length
             continue
         markers += 1
-        if kind == _NULL:
+        if kind == NULL_VALUE:
             values.append(NULL)
-        elif kind == _UNCHANGED and may_lack:
+        elif kind == UNCHANGED_VALUE and may_lack:
             values.append(UNCHANGED)
         else:
-            raise _unreadable(payload)
+            raise unreadable(payload)
     line = b"\t".join(values)
     if (
         # backslash, newline, carriage return, tab; an integer is looked for far faster than a bytes object
@@ -210,11 +212,12 @@ def _row(payload: bytes, position: int, count: int, may_lack: bool) -> tuple[Row
         or 13 in line
         or line.count(b"\t") > separators
     ):
-        line = b"\t".join([_escape(value) for value in values])
+        line = b"\t".join([escape(value) for value in values])
     return line, position
 
 
-def _escape(value: bytes) -> bytes:
+def escape(value: bytes) -> bytes:
+    """A value as COPY text has it."""
     # by identity: a value that the source printed is never one of these two objects, even if it reads the same
     if value is NULL or value is UNCHANGED:
         return value
@@ -224,9 +227,9 @@ def _escape(value: bytes) -> bytes:
 
 
 def _is_full(kind: int) -> bool:
-    if kind not in (_OLD, _KEY):
+    if kind not in (OLD_TUPLE, KEY_TUPLE):
         raise ValueError("not an old tuple")
-    return kind == _OLD
+    return kind == OLD_TUPLE
 
 
 def _origin(payload: bytes) -> Origin:
@@ -237,8 +240,8 @@ def _origin(payload: bytes) -> Origin:
 
 
 def _type_name(payload: bytes) -> TypeName:
-    (oid,) = _OID.unpack_from(payload)
-    schema, position = _string(payload, _OID.size)
+    (oid,) = ID.unpack_from(payload)
+    schema, position = _string(payload, ID.size)
     name, position = _string(payload, position)
     _check_end(payload, position)
     return TypeName(oid, schema or _PG_CATALOG, name)
@@ -247,11 +250,11 @@ def _type_name(payload: bytes) -> TypeName:
 def _emitted(payload: bytes) -> Emitted:
     flags, lsn = _EMITTED.unpack_from(payload)
     if flags & ~1:
-        raise _unreadable(payload)
+        raise unreadable(payload)
     # another program's may be anything, in a database of the encoding SQL_ASCII
     prefix, position = _string(payload, _EMITTED.size, errors="replace")
-    (length,) = _LENGTH.unpack_from(payload, position)
-    start = position + _LENGTH.size
+    (length,) = LENGTH.unpack_from(payload, position)
+    start = position + LENGTH.size
     _check_end(payload, start + length)
     return Emitted(bool(flags), Lsn(lsn), prefix, payload[start:])
 
@@ -259,7 +262,7 @@ def _emitted(payload: bytes) -> Emitted:
 def _column(payload: bytes, position: int) -> tuple[RelationColumn, int]:
     flags = payload[position]
     if flags & ~1:
-        raise _unreadable(payload)
+        raise unreadable(payload)
     name, position = _string(payload, position + 1)
     type_oid, type_modifier = _COLUMN_TAIL.unpack_from(payload, position)
     return RelationColumn(name, type_oid, type_modifier, bool(flags)), position + _COLUMN_TAIL.size
@@ -273,11 +276,4 @@ def _string(payload: bytes, position: int, errors: str = "strict") -> tuple[str,
 
 def _check_end(payload: bytes, position: int) -> None:
     if position != len(payload):
-        raise _unreadable(payload)
-
-
-def _unreadable(payload: bytes) -> ProtocolError:
-    kind = payload[:1]
-    name = _KIND_NAMES.get(kind)
-    what = f"an unreadable {name} message" if name else f"a message of the unknown kind {kind!r}"
-    return ProtocolError(f"the source's stream holds {what} ({len(payload)} bytes)")
+        raise unreadable(payload)

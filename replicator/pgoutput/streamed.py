@@ -9,23 +9,33 @@ from array import array
 from bisect import bisect_left
 from typing import Final, NamedTuple
 
-from replicator.errors import ProtocolError
 from replicator.lsn import Lsn
+from replicator.pgoutput.messages import Begin, Commit
+from replicator.pgoutput.wire import (
+    DELETE,
+    EMITTED,
+    INSERT,
+    ORIGIN,
+    RELATION,
+    STREAM_ABORT,
+    STREAM_COMMIT,
+    STREAM_START,
+    STREAM_STOP,
+    TRUNCATE,
+    TYPE,
+    UPDATE,
+    read_id,
+    unreadable,
+)
 
-START, STOP, COMMIT, ABORT = b"SEcA"
-RELATION: Final = ord("R")
-NOT_ORDINARY: Final = b"SEcAR"
+NOT_ORDINARY: Final = bytes((STREAM_START, STREAM_STOP, STREAM_COMMIT, STREAM_ABORT, RELATION))
 """Kinds that concern streamed transactions: theirs, and the descriptions that hold for them and for others."""
 
-_ORIGIN: Final = ord("O")
-_WITH_XID: Final = b"RYIUDTM"
+_WITH_XID: Final = bytes((RELATION, TYPE, INSERT, UPDATE, DELETE, TRUNCATE, EMITTED))
 
 _START: Final = struct.Struct(">xIB")
 _COMMIT: Final = struct.Struct(">xIBQQq")
 _ABORT: Final = struct.Struct(">xII")
-_XID: Final = struct.Struct(">xI")
-_PLAIN_BEGIN: Final = struct.Struct(">cQqI")
-_PLAIN_COMMIT: Final = struct.Struct(">cxQQq")
 
 
 class StreamStart(NamedTuple):
@@ -44,14 +54,14 @@ class StreamCommit(NamedTuple):
     committed_at: int
 
     @property
-    def as_begin(self) -> bytes:
+    def as_begin(self) -> Begin:
         """The message with which it would have begun."""
-        return _PLAIN_BEGIN.pack(b"B", self.commit_lsn, self.committed_at, self.xid)
+        return Begin(self.commit_lsn, self.committed_at, self.xid)
 
     @property
-    def as_commit(self) -> bytes:
+    def as_commit(self) -> Commit:
         """The message with which it would have ended."""
-        return _PLAIN_COMMIT.pack(b"C", self.commit_lsn, self.end_lsn, self.committed_at)
+        return Commit(self.commit_lsn, self.end_lsn, self.committed_at)
 
 
 class StreamAbort(NamedTuple):
@@ -79,17 +89,16 @@ def read_abort(payload: bytes) -> StreamAbort:
 
 
 def read_xid(payload: bytes | memoryview) -> int | None:
-    """The subtransaction of a message inside a block, whose rest begins at 5; None for one that has none.
+    """The subtransaction of a message inside a block, whose rest begins behind ID; None for one that has none.
 
     Raises ProtocolError for what must not be inside a block.
     """
     kind = payload[0] if payload else None
-    if kind == _ORIGIN:
+    if kind == ORIGIN:
         return None
-    if kind is None or kind not in _WITH_XID or len(payload) < _XID.size:
-        raise _unreadable(payload)
-    (xid,) = _XID.unpack_from(payload)
-    return int(xid)
+    if kind is None or kind not in _WITH_XID:
+        raise unreadable(payload)
+    return read_id(payload)
 
 
 class Subtransactions:
@@ -139,9 +148,4 @@ def _unpack(message: struct.Struct, payload: bytes) -> tuple[int, ...]:
     try:
         return message.unpack(payload)
     except struct.error:
-        raise _unreadable(payload) from None
-
-
-def _unreadable(payload: bytes | memoryview) -> ProtocolError:
-    kind = bytes(payload[:1])
-    return ProtocolError(f"the source streams a transaction with an unreadable message {kind!r} ({len(payload)} bytes)")
+        raise unreadable(payload) from None

@@ -12,6 +12,6 @@ cdef class Assembler:
 
     cpdef feed(self, bytes payload)
     cdef _add(self, change, Py_ssize_t size)
-    cdef _on_begin(self, begin)
-    cdef _on_commit(self, commit)
+    cpdef begin(self, begin)
+    cpdef commit(self, commit)
     cdef _hand_out(self, begin, end_lsn, bint complete)

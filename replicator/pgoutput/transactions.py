@@ -52,10 +52,10 @@ class Assembler:
         """Take one message. Raises ProtocolError if it cannot be read, or must not come here."""
         message = self._decoder.decode(payload)
         if isinstance(message, Begin):
-            self._on_begin(message)
+            self.begin(message)
             return None
         if isinstance(message, Commit):
-            return self._on_commit(message)
+            return self.commit(message)
         handler = self._others.get(type(message))
         if handler is not None:
             return handler(message)
@@ -76,12 +76,14 @@ class Assembler:
             return None
         return self._hand_out(begin, INVALID, False)
 
-    def _on_begin(self, begin: Begin) -> None:
+    def begin(self, begin: Begin) -> None:
+        """Take a Begin that is read already. Raises ProtocolError if a transaction is open."""
         if self._begin is not None:
             raise ProtocolError(f"the transaction of {format_lsn(begin.commit_lsn)} begins inside another one")
         self._begin = begin
 
-    def _on_commit(self, commit: Commit) -> Transaction:
+    def commit(self, commit: Commit) -> Transaction:
+        """Take a Commit that is read already. Raises ProtocolError if it is not of the open transaction."""
         begin = self._begin
         if begin is None or begin.commit_lsn != commit.commit_lsn:
             raise ProtocolError(f"the source's stream holds the Commit of {format_lsn(commit.commit_lsn)} alone")

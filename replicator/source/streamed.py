@@ -16,11 +16,6 @@ from replicator.errors import LocalDiskError, ProtocolError
 from replicator.model import Transaction
 from replicator.pgoutput.large import LARGE
 from replicator.pgoutput.streamed import (
-    ABORT,
-    COMMIT,
-    RELATION,
-    START,
-    STOP,
     StreamCommit,
     Subtransactions,
     read_abort,
@@ -29,6 +24,7 @@ from replicator.pgoutput.streamed import (
     read_xid,
 )
 from replicator.pgoutput.transactions import Assembler
+from replicator.pgoutput.wire import ID, RELATION, STREAM_ABORT, STREAM_COMMIT, STREAM_START, STREAM_STOP, read_id
 
 _HEAD: Final = struct.Struct(">IB")
 """Before each kept message: the bytes that follow, and its kind."""
@@ -36,10 +32,8 @@ _HEAD: Final = struct.Struct(">IB")
 _NUMBER: Final = struct.Struct(">Q")
 """Behind a kept description: its place in the order in which descriptions came."""
 
-_OID: Final = struct.Struct(">xI")
 _BUFFER: Final = 256 * 1024
-_AFTER_XID: Final = 5
-_STOP: Final = bytes((STOP,))
+_STOP: Final = bytes((STREAM_STOP,))
 _AT_ONCE: Final = 1000
 """Messages that are read before other tasks get their turn: some milliseconds."""
 
@@ -64,7 +58,7 @@ class _Kept:
     def add(self, xid: int, payload: Message, number: bytes) -> int:
         """Append a message; returns by how many bytes it has grown."""
         self._subtransactions.add(xid, self.size)
-        body = memoryview(payload)[_AFTER_XID:]
+        body = memoryview(payload)[ID.size :]
         length = len(body) + len(number)
         self._file.write(_HEAD.pack(length, payload[0]))
         self._file.write(body)
@@ -106,7 +100,7 @@ class _Replay:
     def description(self, message: bytes) -> bytes:
         """Remember a description with its number; return it without."""
         description, number = message[: -_NUMBER.size], message[-_NUMBER.size :]
-        self.described[_oid(description)] = (*_NUMBER.unpack(number), description)
+        self.described[read_id(description)] = (*_NUMBER.unpack(number), description)
         return description
 
 
@@ -180,12 +174,12 @@ class Streamed:
     # --- between blocks -----------------------------------------------------------------------------------------------
 
     def _take_outside(self, payload: bytes) -> None:
-        kind = payload[0] if payload else STOP
-        if kind == START:
+        kind = payload[0] if payload else STREAM_STOP
+        if kind == STREAM_START:
             self._begin_block(payload)
-        elif kind == COMMIT:
+        elif kind == STREAM_COMMIT:
             self._commit(read_commit(payload))
-        elif kind == ABORT:
+        elif kind == STREAM_ABORT:
             self._abort(payload)
         elif kind == RELATION:
             self._describe(payload)
@@ -211,9 +205,9 @@ class Streamed:
 
     def _commit(self, commit: StreamCommit) -> None:
         self._replay = _Replay(commit, self._find(commit.xid).read())
-        self._assembler.feed(commit.as_begin)
+        self._assembler.begin(commit.as_begin)
 
-    def _go_on(self, replay: "_Replay") -> Transaction | None:
+    def _go_on(self, replay: _Replay) -> Transaction | None:
         for _ in range(_AT_ONCE):
             message = next(replay.messages, None)
             if message is None:
@@ -226,9 +220,9 @@ class Streamed:
                 return transaction
         return None
 
-    def _end(self, replay: "_Replay") -> Transaction | None:
+    def _end(self, replay: _Replay) -> Transaction:
         self._replay = None
-        transaction = self._assembler.feed(replay.commit.as_commit)
+        transaction = self._assembler.commit(replay.commit.as_commit)
         self._settle(replay.described)
         self._drop(replay.commit.xid)
         return transaction
@@ -241,7 +235,7 @@ class Streamed:
     def _describe(self, payload: bytes) -> None:
         self._assembler.feed(payload)
         if self._kept:
-            self._newest[_oid(payload)] = (self._next_number(), payload)
+            self._newest[read_id(payload)] = (self._next_number(), payload)
 
     def _settle(self, described: dict[int, tuple[int, bytes]]) -> None:
         """After a commit: let the newest description of each relation hold."""
@@ -271,10 +265,6 @@ class Streamed:
             kept.close()
         if not self._kept:
             self._newest.clear()
-
-
-def _oid(description: bytes) -> int:
-    return int(_OID.unpack_from(description)[0])
 
 
 def _disk_error(error: OSError) -> LocalDiskError:

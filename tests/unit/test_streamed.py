@@ -265,6 +265,7 @@ def test_a_rollback_leaves_exactly_what_others_wrote(steps: list[str], top: int)
         [wire.stream_abort(7, 8) + b"x"],
         [*block(7), wire.stream_commit(7)[:-1]],
         [*block(7, row(7, b"1")), wire.stream_commit(7)],
+        [*block(7, wire.of(7, b"R")), wire.stream_commit(7)],
     ],
 )
 def test_a_message_out_of_place_is_an_error(fed: Fed, payloads: list[bytes]) -> None:
