@@ -46,7 +46,7 @@ STREAM = {
     "replicator.apply.target:Target.commit": 3,
     "replicator.apply.target:Target.advance": 3,
     "replicator.source.stream:ReplicationStream.confirm": 10,
-    "replicator.source.stream:ReplicationStream._send_status": 5,
+    "replicator.source.feedback:Feedback.send": 5,
     "replicator.control.lease:heartbeat": 10,
 }
 """Each with the number of calls among which one is chosen at random."""

@@ -25,7 +25,7 @@ from replicator.model import (
     Truncate,
     Update,
 )
-from replicator.source import stream as stream_module
+from replicator.source import feedback
 from replicator.source.stream import ReplicationStream
 from tests.fixtures import wire
 from tests.fixtures.databases import Database, drop, new_source
@@ -228,7 +228,7 @@ async def test_law_3_a_source_that_tells_how_far_it_is_inside_a_transaction_is_n
     streamed: Streamed, opener: Opener
 ) -> None:
     stream = await opener(streamed)
-    stream._assembler.feed(wire.begin(2**62, xid=1))
+    stream._receiver.assembler.feed(wire.begin(2**62, xid=1))
 
     streamed.database.execute("INSERT INTO other VALUES (1)")
 
@@ -441,7 +441,7 @@ async def test_a_lost_connection_is_an_outage(streamed: Streamed, opener: Opener
 async def test_a_source_that_falls_silent_is_an_outage(
     streamed: Streamed, opener: Opener, make_proxy: ProxyMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stream_module, "_SILENCE", 1.0)
+    monkeypatch.setattr(feedback, "_SILENCE", 1.0)
     proxy = make_proxy(streamed.database.server.port)
     stream = await opener(streamed, dsn=proxy.dsn(streamed.database.dsn))
     await asyncio.sleep(1.5)  # an idle source answers when it is asked

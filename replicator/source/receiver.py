@@ -1,0 +1,132 @@
+"""Taking what libpq has received: every kind of frame, until there is none, the buffer is full, or others wait.
+
+What comes of it is in the buffer: whole transactions, pieces of large ones, and how far an idle source is.
+"""
+
+import time
+from typing import Final
+
+from psycopg.pq.abc import PGconn
+
+from replicator.errors import ProtocolError, ServerUnavailableError, Side
+from replicator.lsn import Lsn
+from replicator.model import Transaction
+from replicator.pgoutput.transactions import Assembler
+from replicator.source.buffer import Buffer
+from replicator.source.feedback import Feedback
+from replicator.source.frames import HEADER_BYTES, XLOG_DATA, Keepalive, ShutdownWatch, read_keepalive
+from replicator.source.reading import FrameReader, Pause
+from replicator.source.streamed import Streamed
+
+_AT_ONCE: Final = 1000
+"""Frames that are read before other tasks get their turn: some milliseconds."""
+
+_PIECES: Final = 4
+"""A transaction is handed out in pieces of this part of the buffer, so that one is applied while the next is read."""
+
+
+class Receiver:
+    """Takes the frames of one START_REPLICATION, from ``start`` on. ``buffer_bytes`` bounds all that it holds."""
+
+    def __init__(self, connection: PGconn, feedback: Feedback, start: Lsn, buffer_bytes: int) -> None:
+        self._connection = connection
+        self._feedback = feedback
+        self._idle_lsn = start
+        self.assembler = Assembler(buffer_bytes // _PIECES)
+        # an open transaction has its place beside it
+        self.buffer = Buffer(buffer_bytes - buffer_bytes // _PIECES)
+        self._streamed = Streamed(self.assembler)
+        self._reader = FrameReader(connection, self.assembler, self.buffer)
+        self._shutdown = ShutdownWatch()
+
+    @property
+    def frames(self) -> int:
+        """How many there were."""
+        return self._reader.frames
+
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes of transactions that have not committed, in temporary files."""
+        return self._streamed.size
+
+    def close(self) -> None:
+        """Forget the transactions that have not committed."""
+        self._streamed.close()
+
+    def receive(self) -> Pause:
+        """Take frames until one of the reasons for a pause, but for LARGE. What came before an error is in the buffer.
+
+        Raises ProtocolError, LocalDiskError, ServerUnavailableError if the source shuts down, or psycopg.Error.
+        """
+        reader, last, drained = self._reader, self._reader.frames + _AT_ONCE, False
+        while (pause := self._replay()) is None:
+            before = reader.frames
+            found = self._read(last - before)
+            if reader.frames > before:
+                self._feedback.hear()
+                drained = False
+            if found is Pause.LARGE:
+                self._take_large(reader.take_large())
+            elif isinstance(found, bytes):
+                self._take_other(found)
+            elif found is not Pause.NOTHING or drained:
+                return found
+            else:
+                # not before libpq's buffer is empty, or it would grow; again after any frame, as TLS holds bytes back
+                self._connection.consume_input()
+                drained = True
+        return pause
+
+    def _read(self, limit: int) -> bytes | Pause:
+        before = self._reader.transactions
+        try:
+            return self._reader.read(limit, self._streamed.in_block)
+        finally:
+            if self._reader.transactions > before:
+                self._took_transactions(self._reader.end_lsn)
+
+    def _replay(self) -> Pause | None:
+        """Take what there is of a streamed transaction that has committed; why no frame may be read after it."""
+        while self._streamed.replaying and not self.buffer.full:
+            self._feedback.hear()  # it is not listened to meanwhile
+            piece = self._streamed.next_piece()
+            if piece is None:
+                return Pause.TURN
+            self._take_transaction(piece)
+        return Pause.FULL if self.buffer.full else None
+
+    def _take_large(self, frame: memoryview) -> None:
+        """Take a frame that is so large that copies of it count."""
+        if frame[0] != XLOG_DATA:
+            raise ProtocolError(f"the source sent a keepalive of {len(frame)} bytes")
+        if self._streamed.in_block:
+            self._streamed.take(frame[HEADER_BYTES:])
+        elif (transaction := self.assembler.feed_large(frame[HEADER_BYTES:])) is not None:
+            self._take_transaction(transaction)
+
+    def _take_other(self, frame: bytes) -> None:
+        """Take a keepalive, or what belongs to a streamed transaction."""
+        if frame[0] != XLOG_DATA:
+            self._take_keepalive(read_keepalive(frame))
+        else:
+            self._streamed.take(frame[HEADER_BYTES:])
+
+    def _take_transaction(self, transaction: Transaction) -> None:
+        self.buffer.add(transaction)
+        self._took_transactions(transaction.end_lsn)
+
+    def _took_transactions(self, end_lsn: Lsn) -> None:
+        self._feedback.advance(end_lsn)
+        self._shutdown.saw_data()
+
+    def _take_keepalive(self, keepalive: Keepalive) -> None:
+        self._feedback.advance(keepalive.end_lsn)
+        # one that came inside a transaction is told again behind it, which may have been rolled back
+        if keepalive.end_lsn > self._idle_lsn and not (self.assembler.open or self._streamed.in_block):
+            self._idle_lsn = keepalive.end_lsn
+            self.buffer.idle(keepalive.end_lsn)
+        if self._shutdown.saw(keepalive, time.monotonic()):
+            # its fast shutdown would wait until we have confirmed all that it sent
+            raise ServerUnavailableError("the source is shutting down", side=Side.SOURCE)
+        if keepalive.reply_requested:
+            self._feedback.send()
