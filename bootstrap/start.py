@@ -13,7 +13,8 @@ from replicator.control import Migration, Progress
 from replicator.errors import ConfigurationError, FencedError, Side, SourceError
 from replicator.postgres import Connection, connect, reporting
 from replicator.source.publication import create_publications, drop_publications, publication_names
-from replicator.source.slot import SourceIdentity, check_identity, check_resumable, drop_slot, identify, read_slot
+from replicator.source.resumable import check_identity, check_resumable
+from replicator.source.slot import SourceIdentity, drop_slot, identify, read_slot
 
 log = structlog.get_logger(__name__)
 

@@ -17,7 +17,8 @@ from replicator.lsn import Lsn
 from replicator.postgres import Connection, connect
 from replicator.pulse import Pulse
 from replicator.source.confirmation import Confirmation
-from replicator.source.slot import Slot, check_resumable, identify, read_keep_bytes, read_slot
+from replicator.source.resumable import check_resumable
+from replicator.source.slot import Slot, identify, read_keep_bytes, read_slot
 from replicator.source.stream import ReplicationStream
 
 log = structlog.get_logger(__name__)

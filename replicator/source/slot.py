@@ -1,4 +1,4 @@
-"""The replication slot: making it with an exported snapshot, reading it, and whether the stream may resume from it.
+"""The replication slot: making it with an exported snapshot, reading it, dropping it, and what the source says to it.
 
 Source: PostgreSQL documentation, "Streaming Replication Protocol" (CREATE_REPLICATION_SLOT, IDENTIFY_SYSTEM) and
 "System Views" (pg_replication_slots).
@@ -13,7 +13,6 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import dict_row
 
-from replicator.control import Migration, Progress
 from replicator.errors import (
     ConfigurationError,
     DecodingError,
@@ -21,12 +20,10 @@ from replicator.errors import (
     Side,
     SlotBusyError,
     SlotLostError,
-    SourceChangedError,
     SourceError,
-    TargetLostCommitsError,
     TransientError,
 )
-from replicator.lsn import Lsn, format_lsn, parse_lsn
+from replicator.lsn import Lsn, parse_lsn
 from replicator.postgres import Connection, describe, has_no_place, translate
 
 SYNTAX_ERROR: Final = "42601"
@@ -259,47 +256,3 @@ async def drop_slot(connection: Connection, name: str) -> None:
     except psycopg.Error as error:
         if error.sqlstate != UNDEFINED:  # gone meanwhile: that is what was wanted
             raise slot_error(error, f"dropping replication slot {name}") from None
-
-
-# --- the verdict (design: Source identity) ----------------------------------------------------------------------------
-
-
-def check_resumable(
-    slot: Slot | None, identity: SourceIdentity, migration: Migration, progress: Progress | None
-) -> Slot:
-    """Return the slot if the stream may go on at ``progress.durable`` without skipping a change, else raise.
-
-    Raises SourceChangedError (another server, timeline, database, or WAL behind progress), SlotLostError, or
-    TargetLostCommitsError (the slot is confirmed beyond progress).
-    """
-    check_identity(identity, migration)
-    if slot is None:
-        raise SlotLostError(f"replication slot {migration.slot} is gone")
-    if slot.lost:
-        raise SlotLostError(f"replication slot {migration.slot} was invalidated: the source removed WAL that it needed")
-    if progress is None:
-        return slot
-    if progress.durable > slot.wal_lsn:
-        raise SourceChangedError(
-            f"progress is at {format_lsn(progress.durable)}, but the source's WAL ends at {format_lsn(slot.wal_lsn)}"
-        )
-    if slot.confirmed_flush is not None and slot.confirmed_flush > progress.durable:
-        raise TargetLostCommitsError(
-            f"progress is at {format_lsn(progress.durable)}, "
-            f"but the slot is confirmed up to {format_lsn(slot.confirmed_flush)}: the target lost commits"
-        )
-    return slot
-
-
-def check_identity(identity: SourceIdentity, migration: Migration) -> None:
-    """Raise SourceChangedError unless this is the server, timeline and database that the migration began with."""
-    if identity.system_identifier != migration.system_identifier:
-        raise SourceChangedError("the source is another server than the one that the migration began with")
-    if identity.database != migration.database:
-        raise SourceChangedError(
-            f"the source's database is {identity.database}, but the migration began with {migration.database}"
-        )
-    if identity.timeline != migration.timeline:
-        raise SourceChangedError(
-            f"the source is on timeline {identity.timeline}, but the migration began on {migration.timeline}"
-        )

@@ -9,7 +9,8 @@ import pytest
 from replicator.control import Migration, Progress
 from replicator.errors import ReplicatorError, SlotLostError, SourceChangedError, TargetLostCommitsError
 from replicator.lsn import Lsn
-from replicator.source.slot import Slot, SourceIdentity, check_resumable
+from replicator.source.resumable import check_resumable
+from replicator.source.slot import Slot, SourceIdentity
 
 NOW = datetime(2025, 1, 1, tzinfo=UTC)
 IDENTITY = SourceIdentity("7000000000000000001", 1, "app", Lsn(900))
