@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 .DEFAULT_GOAL := test
 
 # Compiled where there is a compiler and Python's headers; a change of any of them compiles it again.
-TYPES := $(wildcard replicator/*/*.pxd)
+TYPES := $(wildcard replicator/*.pxd replicator/*/*.pxd)
 COMPILED := $(TYPES:.pxd=.py)
 
 $(VENV)/.installed: requirements.lock pyproject.toml $(TYPES) $(COMPILED)

@@ -6,10 +6,14 @@ from typing import Final
 HOT_PATH: Final = (
     "replicator.apply.batch",
     "replicator.apply.keyed",
+    "replicator.apply.keyless",
     "replicator.apply.lines",
     "replicator.apply.rows",
+    "replicator.model",
     "replicator.pgoutput.decoder",
+    "replicator.pgoutput.messages",
     "replicator.pgoutput.transactions",
+    "replicator.source.buffer",
     "replicator.source.reading",
 )
 

@@ -1,7 +1,9 @@
 # Types for the compiled batch.py; what is said here holds only there.
 cimport cython
+from replicator.apply.keyed cimport KeyedChanges
+from replicator.model cimport Delete, Insert, Relation, RowChange, Transaction, Update
 
-cdef object Insert, Update, Delete, Truncate, LogicalMessage
+cdef object Truncate, LogicalMessage
 
 cdef class Batch:
     cdef object _rules
@@ -13,7 +15,9 @@ cdef class Batch:
     cdef readonly object first_lsn, marker
     cdef public object end_lsn
     cdef readonly Py_ssize_t size
-    cpdef add(self, transaction)
-    cpdef list unfamiliar(self, transaction)
-    cdef _add(self, change, commit_lsn)
-    cdef _changes_of(self, relation, commit_lsn)
+    cpdef add(self, Transaction transaction)
+    @cython.locals(found=list, relation=Relation, last=Relation)
+    cpdef list unfamiliar(self, Transaction transaction)
+    cdef _add(self, change, unsigned long long commit_lsn)
+    cdef _fold(self, RowChange change, unsigned long long commit_lsn)
+    cdef _changes_of(self, Relation relation, unsigned long long commit_lsn)

@@ -14,7 +14,7 @@ from replicator.apply.keyed import KeyedChanges
 from replicator.apply.keyless import KeylessChanges
 from replicator.errors import ReplicatorError, UnknownTableError
 from replicator.lsn import INVALID, Lsn, format_lsn
-from replicator.model import Change, Insert, LogicalMessage, Relation, Transaction, Truncate, Update
+from replicator.model import Change, Delete, Insert, LogicalMessage, Relation, RowChange, Transaction, Truncate, Update
 
 MARKER_PREFIX: Final = "replicator"
 """The prefix of our own logical messages, whose content is a nonce."""
@@ -85,21 +85,24 @@ class Batch:
         found: list[Relation] = []
         last: Relation | None = None
         for change in transaction.changes:
-            if isinstance(change, Truncate):
+            if isinstance(change, RowChange):
+                relation = change.relation
+                if relation is not last:
+                    last = relation
+                    changes = self._tables.get(relation.oid)
+                    if (changes is None or changes.relation is not relation) and relation not in found:
+                        found.append(relation)
+            elif isinstance(change, Truncate):
                 found += [relation for relation in change.relations if relation not in found]
-            elif not isinstance(change, LogicalMessage) and change.relation is not last:
-                last = change.relation
-                changes = self._tables.get(last.oid)
-                if (changes is None or changes.relation is not last) and last not in found:
-                    found.append(last)
         return found
 
     def _add(self, change: Change, commit_lsn: Lsn) -> None:
-        if isinstance(change, LogicalMessage):
-            return
-        if isinstance(change, Truncate):
+        if isinstance(change, RowChange):
+            self._fold(change, commit_lsn)
+        elif isinstance(change, Truncate):
             self._truncate(change, commit_lsn)
-            return
+
+    def _fold(self, change: RowChange, commit_lsn: Lsn) -> None:
         changes = self._last
         if changes is None or changes.relation is not change.relation:
             changes = self._changes_of(change.relation, commit_lsn)
@@ -111,7 +114,7 @@ class Batch:
         elif isinstance(change, Update):
             self._updates += 1
             changes.update(change)
-        else:
+        elif isinstance(change, Delete):
             self._deletes += 1
             changes.delete(change)
 

@@ -1,6 +1,7 @@
 # Types for the compiled keyed.py; what is said here holds only there.
 cimport cython
-from replicator.apply.rows cimport KeyReader, fill
+from replicator.apply.rows cimport KeyReader, fill, lacks
+from replicator.model cimport Delete, Insert, Update
 
 cdef bytes UNCHANGED
 
@@ -10,8 +11,8 @@ cdef class KeyedChanges:
     cdef readonly dict gone
     cdef KeyReader _keys
     @cython.locals(row=bytes, key=bytes)
-    cpdef insert(self, change)
-    @cython.locals(row=bytes, old=bytes, key=bytes, old_key=bytes, origin=bytes, before=bytes, lacks=bint, pending=tuple)
-    cpdef update(self, change)
+    cpdef insert(self, Insert change)
+    @cython.locals(row=bytes, old=bytes, key=bytes, old_key=bytes, origin=bytes, before=bytes, incomplete=bint, pending=tuple)
+    cpdef update(self, Update change)
     @cython.locals(key=bytes, origin=bytes, pending=tuple)
-    cpdef delete(self, change)
+    cpdef delete(self, Delete change)

@@ -10,7 +10,7 @@ did not exist then. That, and whether it exists at the end, is all that the targ
     absent  → absent    nothing
 """
 
-from replicator.apply.rows import KeyReader, fill
+from replicator.apply.rows import KeyReader, fill, lacks
 from replicator.errors import DivergenceError, ProtocolError, ReplicatorError
 from replicator.model import UNCHANGED, Delete, Insert, Key, Relation, ReplicaIdentity, Row, Update
 
@@ -39,11 +39,11 @@ class KeyedChanges:
     def update(self, change: Update) -> None:
         """A changed row: values that were not sent come from the old tuple, or from what the batch holds of the row."""
         row, old = change.new, change.old
-        lacks = UNCHANGED in row
-        if lacks and old is not None:
+        incomplete = lacks(row)
+        if incomplete and old is not None:
             row = self._filled(row, old, change.old_is_full)
         key = self._keys.read(row)
-        if lacks and UNCHANGED in key.split(b"\t"):
+        if incomplete and UNCHANGED in key.split(b"\t"):
             raise self._impossible("does not send a key")
         old_key = key if old is None else self._keys.read(old)
         pending = self.rows.get(old_key)
@@ -53,7 +53,7 @@ class KeyedChanges:
             origin: Key | None = old_key
         else:
             origin, before = pending
-            if lacks:
+            if incomplete:
                 row = fill(row, before)
         if key != old_key:
             if pending is not None:

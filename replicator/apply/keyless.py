@@ -1,4 +1,5 @@
-"""What a batch did to a table without a key: a multiset of whole rows. Pure."""
+# cython: annotation_typing=False
+"""What a batch did to a table without a key: a multiset of whole rows. Pure, and compiled."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -8,7 +9,7 @@ from replicator.errors import ProtocolError
 from replicator.model import Delete, Insert, Relation, Row, Update
 
 
-@dataclass(slots=True)
+@dataclass
 class KeylessChanges:
     """What happened to a table without a key: how many copies of which row images came and went."""
 
@@ -18,30 +19,20 @@ class KeylessChanges:
 
     def insert(self, change: Insert) -> None:
         """One more copy of the image."""
-        self._count(change.new, self.added, self.removed)
+        _count(change.new, self.added, self.removed)
 
     def update(self, change: Update) -> None:
         """One copy of the old image becomes one of the new. Only REPLICA IDENTITY FULL sends the old image."""
         if change.old is None or not change.old_is_full:
             raise ProtocolError(f"an update of {self.relation.table}, which has no key, came without its old row")
-        self._count(change.old, self.removed, self.added)
-        self._count(fill(change.new, change.old), self.added, self.removed)
+        _count(change.old, self.removed, self.added)
+        _count(fill(change.new, change.old), self.added, self.removed)
 
     def delete(self, change: Delete) -> None:
         """One copy of the image less."""
         if not change.old_is_full:
             raise ProtocolError(f"a deletion in {self.relation.table}, which has no key, came without its old row")
-        self._count(change.old, self.removed, self.added)
-
-    @staticmethod
-    def _count(image: Row, here: dict[Row, int], there: dict[Row, int]) -> None:
-        left = there.get(image, 0)
-        if left > 1:
-            there[image] = left - 1
-        elif left == 1:
-            del there[image]
-        else:
-            here[image] = here.get(image, 0) + 1
+        _count(change.old, self.removed, self.added)
 
     @property
     def inserts(self) -> Iterator[Row]:
@@ -52,3 +43,13 @@ class KeylessChanges:
 
     def __len__(self) -> int:
         return sum(self.added.values()) + sum(self.removed.values())
+
+
+def _count(image: Row, here: dict[Row, int], there: dict[Row, int]) -> None:
+    left = there.get(image, 0)
+    if left > 1:
+        there[image] = left - 1
+    elif left == 1:
+        del there[image]
+    else:
+        here[image] = here.get(image, 0) + 1

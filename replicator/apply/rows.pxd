@@ -8,4 +8,10 @@ cdef class KeyReader:
     @cython.locals(data="const char *", end=Py_ssize_t, values=list)
     cpdef bytes read(self, bytes row)
 
+cdef bytes UNCHANGED
+
+cpdef bint lacks(bytes row)
+
 cpdef bytes fill(bytes row, bytes before, only=*)
+
+cpdef tuple unchanged_positions(bytes row)

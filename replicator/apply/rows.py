@@ -24,9 +24,14 @@ class KeyReader:
         return b"\t".join([values[position] for position in self._positions])
 
 
+def lacks(row: Row) -> bool:
+    """Whether a value of it was not sent. Few rows hold any backslash, and a byte is looked for far faster than two."""
+    return 92 in row and UNCHANGED in row
+
+
 def fill(row: Row, before: Row, only: Iterable[int] | None = None) -> Row:
     """Replace the values that were not sent by those of ``before``, at the positions ``only`` (default: all)."""
-    if UNCHANGED not in row:
+    if not lacks(row):
         return row
     allowed = None if only is None else frozenset(only)
     pairs = zip(row.split(b"\t"), before.split(b"\t"), strict=True)
@@ -40,6 +45,6 @@ def fill(row: Row, before: Row, only: Iterable[int] | None = None) -> Row:
 
 def unchanged_positions(row: Row) -> tuple[int, ...]:
     """The positions of the values that were not sent."""
-    if UNCHANGED not in row:
+    if not lacks(row):
         return ()
     return tuple([position for position, value in enumerate(row.split(b"\t")) if value == UNCHANGED])

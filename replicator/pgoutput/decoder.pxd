@@ -1,7 +1,9 @@
 # Types for the compiled decoder.py; what is said here holds only there.
 cimport cython
+from replicator.model cimport Delete, Insert, Relation, Update
+from replicator.pgoutput.messages cimport Begin, Commit
 
-cdef object Begin, Commit, Insert, Update, Delete, _BEGIN_BODY, _COMMIT_BODY, _make
+cdef object _BEGIN_BODY, _COMMIT_BODY
 cdef bytes NULL, UNCHANGED
 cdef int BEGIN, COMMIT, INSERT, UPDATE, DELETE, NEW_TUPLE, OLD_TUPLE, KEY_TUPLE, TEXT_VALUE, NULL_VALUE, UNCHANGED_VALUE
 cdef int _CHANGE_BYTES
@@ -14,19 +16,19 @@ cdef class Decoder:
     cpdef decode(self, bytes payload)
 
     @cython.locals(oid="unsigned int")
-    cdef _changed(self, bytes payload)
+    cdef Relation _changed(self, bytes payload)
 
-    @cython.locals(position=Py_ssize_t)
+    @cython.locals(relation=Relation, row=bytes, position=Py_ssize_t)
     cdef _insert(self, bytes payload)
 
-    @cython.locals(position=Py_ssize_t, count=Py_ssize_t, kind=int)
+    @cython.locals(relation=Relation, old=bytes, new=bytes, old_is_full=bint, position=Py_ssize_t, count=Py_ssize_t, kind=int)
     cdef _update(self, bytes payload)
 
-    @cython.locals(position=Py_ssize_t)
+    @cython.locals(relation=Relation, row=bytes, position=Py_ssize_t)
     cdef _delete(self, bytes payload)
 
 @cython.locals(
-    data="const unsigned char *", end=Py_ssize_t, separators=Py_ssize_t, markers=Py_ssize_t, kind=int,
-    length=Py_ssize_t, values=list, line=bytes,
+    data="const unsigned char *", end=Py_ssize_t, special=bint, kind=int, length=Py_ssize_t, values=list,
+    value=bytes, line=bytes,
 )
 cdef tuple _row(bytes payload, Py_ssize_t position, Py_ssize_t count, bint may_lack)

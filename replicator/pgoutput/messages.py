@@ -1,16 +1,19 @@
+# cython: annotation_typing=False
 """What pgoutput says besides changes. Changes and relations are the words of ``replicator.model`` themselves.
 
 Source: PostgreSQL documentation, "Logical Replication Message Formats", protocol version 2, streaming off.
-Times are PostgreSQL's: microseconds since 2000-01-01 UTC, by the source's clock.
+Times are PostgreSQL's: microseconds since 2000-01-01 UTC, by the source's clock. Compiled.
 """
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from replicator.lsn import Lsn
 from replicator.model import Delete, Insert, Relation, Truncate, Update
 
 
-class Begin(NamedTuple):
+@dataclass
+class Begin:
     """A transaction begins; it is committed already. ``commit_lsn`` is where its commit record starts."""
 
     commit_lsn: Lsn
@@ -18,7 +21,8 @@ class Begin(NamedTuple):
     xid: int
 
 
-class Commit(NamedTuple):
+@dataclass
+class Commit:
     """A transaction ends. ``end_lsn`` is where its commit record ends: what progress becomes."""
 
     commit_lsn: Lsn

@@ -1,4 +1,5 @@
-"""What has arrived and was not taken yet: whole transactions and pieces, bounded by bytes. Pure."""
+# cython: annotation_typing=False
+"""What has arrived and was not taken yet: whole transactions and pieces, bounded by bytes. Pure, and compiled."""
 
 from dataclasses import dataclass
 from typing import Final

@@ -5,6 +5,7 @@ A TRUNCATE of several tables is parted too: ``cascade`` tells then, and only the
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from replicator.apply.batch import marker_of
 from replicator.control import NO_TABLE
@@ -20,7 +21,7 @@ def part(transaction: Transaction, streams: Streams) -> tuple[Transaction, Mappi
     A cutover's marker waits until nothing else does, so that it proves what it should.
     """
     if marker_of(transaction) is not None:
-        return transaction._replace(changes=[]), {NO_TABLE: list(transaction.changes)}
+        return replace(transaction, changes=[]), {NO_TABLE: list(transaction.changes)}
     now: list[Change] = []
     later: defaultdict[int, list[Change]] = defaultdict(list)
     for change in transaction.changes:
@@ -29,7 +30,7 @@ def part(transaction: Transaction, streams: Streams) -> tuple[Transaction, Mappi
         elif not isinstance(change, LogicalMessage):
             oid = change.relation.oid
             (now if streams(oid) else later[oid]).append(change)
-    return transaction._replace(changes=now), later
+    return replace(transaction, changes=now), later
 
 
 def _part_truncate(change: Truncate, streams: Streams, now: list[Change], later: Mapping[int, list[Change]]) -> None:

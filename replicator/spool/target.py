@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Final
 from uuid import UUID
 
@@ -16,7 +17,7 @@ from replicator.apply.target import Target
 from replicator.control import NO_TABLE, TableRecord
 from replicator.errors import ApplyError, Side, TargetError
 from replicator.lsn import INVALID, Lsn
-from replicator.model import Change, TableState, Transaction, Truncate
+from replicator.model import Change, Delete, Insert, LogicalMessage, TableState, Transaction, Truncate, Update
 from replicator.postgres import Connection, reporting, translate
 from replicator.spool.lines import Reader, encode
 from replicator.spool.split import part
@@ -99,7 +100,7 @@ class HoldingTarget(Target):
     def keep(self, transaction: Transaction) -> Transaction:
         """Keep what has to wait, for the transaction that commits this one; return what is to be applied now."""
         now, later = part(transaction, self._streaming.__contains__)
-        self._waiting += [(oid, transaction._replace(changes=changes)) for oid, changes in later.items()]
+        self._waiting += [(oid, replace(transaction, changes=changes)) for oid, changes in later.items()]
         return now
 
     async def apply(self, batch: Batch) -> None:
@@ -232,4 +233,14 @@ def _chunks(transactions: Sequence[Transaction]) -> Iterator[list[Transaction]]:
 
 
 def _size(change: Change) -> int:
-    return sum(len(value) for value in change if isinstance(value, bytes))
+    match change:
+        case Insert():
+            return len(change.new)
+        case Update():
+            return len(change.new) + len(change.old or b"")
+        case Delete():
+            return len(change.old)
+        case LogicalMessage():
+            return len(change.content)
+        case Truncate():
+            return 0

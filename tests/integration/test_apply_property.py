@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 import psycopg
@@ -151,7 +151,7 @@ class Given:
 def of(relation: Relation, change: Change) -> Change:
     """The change, of the table that is on the target."""
     assert isinstance(change, Insert | Update | Delete)
-    return change._replace(relation=relation)
+    return replace(change, relation=relation)
 
 
 @pytest.fixture(params=SHAPES)

@@ -59,7 +59,7 @@ def transactions(draw: st.DrawFn) -> list[Transaction]:
         position,
         st.integers(-(2**63), 2**63 - 1),
         st.lists(change),
-        st.integers(0),
+        st.integers(0, 2**63 - 1),
         st.booleans(),
     )
     return draw(st.lists(whole))

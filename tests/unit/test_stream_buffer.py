@@ -60,7 +60,7 @@ def test_it_is_full_beyond_its_limit_until_it_is_taken() -> None:
 
 def test_empty_transactions_fill_it_too() -> None:
     buffer = Buffer(1000)
-    for number in range(10):
+    for number in range(1, 11):
         buffer.add(transaction(number))
 
     assert buffer.full
