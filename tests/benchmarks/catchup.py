@@ -5,12 +5,12 @@ python -m tests.benchmarks.catchup [--workload updates deletes] [--scale 1] [--r
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from tests.benchmarks import frame
 from tests.benchmarks.goals import WORKLOAD
-from tests.benchmarks.options import parser, tell
+from tests.benchmarks.options import choice, parser, tell
 from tests.benchmarks.peers import CATCH_UP, CONSUMERS, Floor, Native
 from tests.benchmarks.report import Comparison
 from tests.benchmarks.stage import Lab, prepared
@@ -29,14 +29,10 @@ _NOTES: Final = (
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, and return the exit code."""
     made = parser(__doc__)
-    made.add_argument("--workload", nargs="+", choices=WORKLOADS, default=list(WORKLOADS), metavar="NAME")
+    choice(made, "--workload", WORKLOADS)
     made.add_argument("--scale", type=float, default=1.0, help="of every backlog")
-    return frame.run(made.parse_args(arguments), _measure_all, _NOTES)
-
-
-def _measure_all(lab: Lab, options: argparse.Namespace) -> Iterator[Comparison]:
-    for name in options.workload:
-        yield _compare(lab, name, options)
+    options = made.parse_args(arguments)
+    return frame.run(options, lambda lab: (_compare(lab, name, options) for name in options.workload), _NOTES)
 
 
 def _compare(lab: Lab, name: str, options: argparse.Namespace) -> Comparison:

@@ -1,10 +1,11 @@
 """What all benchmarks with two servers share: options, servers, turns, and the report."""
 
 import argparse
+import contextlib
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Final, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from tests.benchmarks.options import finish, tell
 from tests.benchmarks.report import Comparison, Measure, Series, environment, print_report
@@ -32,35 +33,39 @@ class Named(Protocol):
 T = TypeVar("T", bound=Named)
 
 
-def run(
-    options: argparse.Namespace,
-    measure: Callable[[Lab, argparse.Namespace], Iterator[Comparison]],
-    notes: Sequence[str],
-) -> int:
+def run(options: argparse.Namespace, measure: Callable[[Lab], Iterable[Comparison]], notes: Sequence[str]) -> int:
     """Start the servers, measure, print and write the report. Returns the exit code."""
     return finish(lambda: _run(options, measure, notes))
 
 
-def _run(
-    options: argparse.Namespace,
-    measure: Callable[[Lab, argparse.Namespace], Iterator[Comparison]],
-    notes: Sequence[str],
-) -> None:
+def _run(options: argparse.Namespace, measure: Callable[[Lab], Iterable[Comparison]], notes: Sequence[str]) -> None:
     busy = busy_cores(_LOOK)
+    with laboratory(options.timeout) as lab:
+        facts = facts_of(lab)
+        facts |= {} if busy is None else {BUSY_BEFORE: round(busy, 2)}
+        comparisons: list[Comparison] = []
+        try:
+            comparisons.extend(measure(lab))
+        finally:
+            # what was measured before one failed is kept
+            if comparisons:
+                print_report(comparisons, facts, [*notes, *COMMON_NOTES], as_json=options.json)
+
+
+@contextlib.contextmanager
+def laboratory(timeout: float) -> Iterator[Lab]:
+    """Both servers, which stop at the end; ``timeout``: seconds for one run."""
     with (
         tempfile.TemporaryDirectory(prefix="replicator-benchmark-") as folder,
         running("source", MAJOR) as source,
         running("target", MAJOR) as target,
     ):
-        facts = environment(source=version(source), target=version(target))
-        facts |= {} if busy is None else {BUSY_BEFORE: round(busy, 2)}
-        comparisons: list[Comparison] = []
-        try:
-            comparisons.extend(measure(Lab(source, target, Path(folder), options.timeout), options))
-        finally:
-            # what was measured before one failed is kept
-            if comparisons:
-                print_report(comparisons, facts, [*notes, *COMMON_NOTES], as_json=options.json)
+        yield Lab(source, target, Path(folder), timeout)
+
+
+def facts_of(lab: Lab) -> dict[str, Any]:
+    """The machine and the versions."""
+    return environment(source=version(lab.source), target=version(lab.target))
 
 
 def in_turn(title: str, participants: Sequence[T], runs: int, once: Callable[[T, int], Measure]) -> tuple[Series, ...]:

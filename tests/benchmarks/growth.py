@@ -17,7 +17,7 @@ from replicator.demo.roles import render_like, supabase_like
 from replicator.demo.worker import command, environment
 from tests.benchmarks import frame
 from tests.benchmarks.backlog import Backlog, Work, statements
-from tests.benchmarks.options import parser, tell
+from tests.benchmarks.options import choice, parser, tell
 from tests.benchmarks.peers import Replicator
 from tests.benchmarks.processes import BenchmarkError, Child, Exit, wait_for
 from tests.benchmarks.report import Comparison, Measure
@@ -158,14 +158,10 @@ DIMENSIONS: Final[dict[str, Dimension]] = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, and return the exit code."""
     made = parser(__doc__)
-    made.add_argument("--dimension", nargs="+", choices=DIMENSIONS, default=list(DIMENSIONS), metavar="NAME")
+    choice(made, "--dimension", DIMENSIONS)
     made.add_argument("--scale", type=float, default=1.0, help="of the smallest size, and so of all")
-    return frame.run(made.parse_args(arguments), _measure_all, _NOTES)
-
-
-def _measure_all(lab: Lab, options: argparse.Namespace) -> Iterator[Comparison]:
-    for name in options.dimension:
-        yield _compare(lab, name, options)
+    options = made.parse_args(arguments)
+    return frame.run(options, lambda lab: (_compare(lab, name, options) for name in options.dimension), _NOTES)
 
 
 def _compare(lab: Lab, name: str, options: argparse.Namespace) -> Comparison:

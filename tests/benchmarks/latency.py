@@ -56,7 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     made = parser(__doc__)
     made.add_argument("--rate", type=positive, nargs="+", default=[100, 1000], help="transactions a second")
     made.add_argument("--seconds", type=positive, default=10, help="of each run that count")
-    return frame.run(made.parse_args(arguments), _measure_all, _NOTES)
+    options = made.parse_args(arguments)
+    return frame.run(options, lambda lab: _measure_all(lab, options), _NOTES)
 
 
 def _measure_all(lab: Lab, options: argparse.Namespace) -> Iterator[Comparison]:

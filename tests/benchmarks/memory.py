@@ -10,7 +10,6 @@ import contextlib
 import itertools
 import json
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -23,11 +22,10 @@ from rich.table import Table
 
 from replicator.demo.roles import SUPABASE_ROLE, render_like, supabase_like
 from replicator.demo.worker import command, environment
-from tests.benchmarks import report
-from tests.benchmarks.frame import MAJOR
-from tests.benchmarks.options import DONE, FAILED, finish, parser, positive, tell
+from tests.benchmarks import frame
+from tests.benchmarks.options import DONE, FAILED, choice, finish, parser, positive, tell
 from tests.benchmarks.processes import BenchmarkError, Child, wait_for
-from tests.benchmarks.servers import dropped_at_end, fingerprint, running, version
+from tests.benchmarks.servers import dropped_at_end, fingerprint
 from tests.benchmarks.stage import Lab, settings_of
 from tests.benchmarks.usage import peak_mebibytes
 from tests.fixtures.databases import Database
@@ -213,7 +211,7 @@ CASES: Final[dict[str, Callable[[Lab, int], Iterator[Peak]]]] = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, and return the exit code: 1 too if a peak is beyond the bound."""
     made = parser(__doc__)
-    made.add_argument("--case", nargs="+", choices=CASES, default=list(CASES), metavar="NAME")
+    choice(made, "--case", CASES)
     made.add_argument("--row", type=positive, default=100, help="MiB of the largest value")
     options = made.parse_args(arguments)
     peaks: list[Peak] = []
@@ -222,17 +220,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _measure(options: argparse.Namespace) -> list[Peak]:
     peaks = []
-    with (
-        tempfile.TemporaryDirectory(prefix="replicator-benchmark-") as folder,
-        running("source", MAJOR) as source,
-        running("target", MAJOR) as target,
-    ):
-        lab = Lab(source, target, Path(folder), options.timeout)
+    with frame.laboratory(options.timeout) as lab:
         for case in options.case:
             for peak in CASES[case](lab, options.row):
                 tell(f"{peak.case}: {peak.peak_mib:.0f} MiB of {peak.bound_mib:.0f}")
                 peaks.append(peak)
-        facts = report.environment(source=version(source), target=version(target))
+        facts = frame.facts_of(lab)
     _print(peaks, facts)
     if options.json:
         found = [{**asdict(peak), "bound_mib": peak.bound_mib} for peak in peaks]

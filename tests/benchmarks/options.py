@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +20,11 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     made.add_argument("--timeout", type=positive, default=900, help="seconds that one run may take")
     made.add_argument("--json", type=Path, metavar="FILE", help="write every run there, too")
     return made
+
+
+def choice(made: argparse.ArgumentParser, option: str, names: Iterable[str]) -> None:
+    """Add an option that takes some of ``names``; without it, all of them."""
+    made.add_argument(option, nargs="+", choices=list(names), default=list(names), metavar="NAME")
 
 
 def positive(text: str) -> int:

@@ -16,7 +16,7 @@ from typing import Final, NamedTuple, Protocol
 from replicator.demo.roles import render_like, supabase_like
 from replicator.demo.worker import command, environment
 from tests.benchmarks import frame, goals
-from tests.benchmarks.options import parser, positive, tell
+from tests.benchmarks.options import choice, parser, positive, tell
 from tests.benchmarks.processes import BenchmarkError, Child, Exit, client_environment
 from tests.benchmarks.report import Comparison, Measure, Series
 from tests.benchmarks.sample import DATASETS, fill, sizes, table_names
@@ -179,10 +179,11 @@ def _ways() -> list[Way]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, and return the exit code."""
     made = parser(__doc__)
-    made.add_argument("--dataset", nargs="+", choices=DATASETS, default=list(DATASETS), metavar="NAME")
+    choice(made, "--dataset", DATASETS)
     made.add_argument("--megabytes", nargs="+", type=positive, default=[1000], help="sizes, indexes counted")
     made.add_argument("--jobs", type=positive, default=2, help="connections of each way to each side")
-    return frame.run(made.parse_args(arguments), _measure_all, _NOTES)
+    options = made.parse_args(arguments)
+    return frame.run(options, lambda lab: _measure_all(lab, options), _NOTES)
 
 
 def _measure_all(lab: Lab, options: argparse.Namespace) -> Iterator[Comparison]:
