@@ -9,23 +9,8 @@ from io import BytesIO
 from typing import Final
 
 from replicator.model import NULL, UNCHANGED, Delete, Insert, Relation, Row, Update
+from replicator.pgoutput import wire
 from replicator.pgoutput.decoder import escape
-from replicator.pgoutput.wire import (
-    DELETE,
-    ID,
-    INSERT,
-    KEY_TUPLE,
-    LENGTH,
-    NEW_TUPLE,
-    NULL_VALUE,
-    OLD_TUPLE,
-    TEXT_VALUE,
-    TUPLE,
-    UNCHANGED_VALUE,
-    UPDATE,
-    read_id,
-    unreadable,
-)
 
 LARGE: Final = 4 * 1024 * 1024
 """Bytes of a message from which on it is worth the slower way."""
@@ -36,29 +21,29 @@ _CHUNK: Final = 256 * 1024
 def decode_large(message: memoryview, relations: Mapping[int, Relation]) -> Insert | Update | Delete | None:
     """Decode a whole message; None if it is no change of a row. Raises ProtocolError if it cannot be read."""
     try:
-        if message[0] not in (INSERT, UPDATE, DELETE):
+        if message[0] not in (wire.INSERT, wire.UPDATE, wire.DELETE):
             return None
-        return _decode(message, relations[read_id(message)])
+        return _decode(message, relations[wire.read_id(message)])
     except (IndexError, KeyError, ValueError, struct.error):
-        raise unreadable(message) from None
+        raise wire.unreadable(message) from None
 
 
 def _decode(message: memoryview, relation: Relation) -> Insert | Update | Delete:
-    kind, position = message[0], ID.size
+    kind, position = message[0], wire.ID.size
     old: Row | None = None
     old_is_full = False
-    if kind != INSERT and message[position] != NEW_TUPLE:
-        old_is_full = {OLD_TUPLE: True, KEY_TUPLE: False}[message[position]]
+    if kind != wire.INSERT and message[position] != wire.NEW_TUPLE:
+        old_is_full = {wire.OLD_TUPLE: True, wire.KEY_TUPLE: False}[message[position]]
         old, position = _row(message, position, relation, may_lack=False)
-    if kind == DELETE:
+    if kind == wire.DELETE:
         if old is None:
             raise ValueError("a deletion without its row")
         change: Insert | Update | Delete = Delete(relation, old, old_is_full)
     else:
-        if message[position] != NEW_TUPLE:
+        if message[position] != wire.NEW_TUPLE:
             raise ValueError("no new row")
-        new, position = _row(message, position, relation, may_lack=kind == UPDATE)
-        change = Insert(relation, new) if kind == INSERT else Update(relation, old, old_is_full, new)
+        new, position = _row(message, position, relation, may_lack=kind == wire.UPDATE)
+        change = Insert(relation, new) if kind == wire.INSERT else Update(relation, old, old_is_full, new)
     if position != len(message):
         raise ValueError("too long")
     return change
@@ -66,25 +51,25 @@ def _decode(message: memoryview, relation: Relation) -> Insert | Update | Delete
 
 def _row(message: memoryview, position: int, relation: Relation, *, may_lack: bool) -> tuple[Row, int]:
     """Read a tuple, its kind included, as one line of COPY text; return it and where it ends."""
-    _, count = TUPLE.unpack_from(message, position)
+    _, count = wire.TUPLE.unpack_from(message, position)
     if count != len(relation.columns):
         raise ValueError("another number of columns")
-    position += TUPLE.size
+    position += wire.TUPLE.size
     line = BytesIO()
     for number in range(count):
         if number:
             line.write(b"\t")
         kind = message[position]
         position += 1
-        if kind == TEXT_VALUE:
-            (length,) = LENGTH.unpack_from(message, position)
-            start, position = position + LENGTH.size, position + LENGTH.size + length
+        if kind == wire.TEXT_VALUE:
+            (length,) = wire.LENGTH.unpack_from(message, position)
+            start, position = position + wire.LENGTH.size, position + wire.LENGTH.size + length
             if position > len(message):
                 raise ValueError("too short")
             _write_escaped(line, message[start:position])
-        elif kind == NULL_VALUE:
+        elif kind == wire.NULL_VALUE:
             line.write(NULL)
-        elif kind == UNCHANGED_VALUE and may_lack:
+        elif kind == wire.UNCHANGED_VALUE and may_lack:
             line.write(UNCHANGED)
         else:
             raise ValueError("unknown kind of value")

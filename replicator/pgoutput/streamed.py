@@ -10,28 +10,13 @@ from bisect import bisect_left
 from typing import Final, NamedTuple
 
 from replicator.lsn import Lsn
+from replicator.pgoutput import wire
 from replicator.pgoutput.messages import Begin, Commit
-from replicator.pgoutput.wire import (
-    DELETE,
-    EMITTED,
-    INSERT,
-    ORIGIN,
-    RELATION,
-    STREAM_ABORT,
-    STREAM_COMMIT,
-    STREAM_START,
-    STREAM_STOP,
-    TRUNCATE,
-    TYPE,
-    UPDATE,
-    read_id,
-    unreadable,
-)
 
-NOT_ORDINARY: Final = bytes((STREAM_START, STREAM_STOP, STREAM_COMMIT, STREAM_ABORT, RELATION))
+NOT_ORDINARY: Final = bytes((wire.STREAM_START, wire.STREAM_STOP, wire.STREAM_COMMIT, wire.STREAM_ABORT, wire.RELATION))
 """Kinds that concern streamed transactions: theirs, and the descriptions that hold for them and for others."""
 
-_WITH_XID: Final = bytes((RELATION, TYPE, INSERT, UPDATE, DELETE, TRUNCATE, EMITTED))
+_WITH_XID: Final = bytes((wire.RELATION, wire.TYPE, wire.INSERT, wire.UPDATE, wire.DELETE, wire.TRUNCATE, wire.EMITTED))
 
 _START: Final = struct.Struct(">xIB")
 _COMMIT: Final = struct.Struct(">xIBQQq")
@@ -94,11 +79,11 @@ def read_xid(payload: bytes | memoryview) -> int | None:
     Raises ProtocolError for what must not be inside a block.
     """
     kind = payload[0] if payload else None
-    if kind == ORIGIN:
+    if kind == wire.ORIGIN:
         return None
     if kind is None or kind not in _WITH_XID:
-        raise unreadable(payload)
-    return read_id(payload)
+        raise wire.unreadable(payload)
+    return wire.read_id(payload)
 
 
 class Subtransactions:
@@ -148,4 +133,4 @@ def _unpack(message: struct.Struct, payload: bytes) -> tuple[int, ...]:
     try:
         return message.unpack(payload)
     except struct.error:
-        raise unreadable(payload) from None
+        raise wire.unreadable(payload) from None

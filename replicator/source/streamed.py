@@ -15,14 +15,7 @@ from typing import Final, cast
 from replicator.errors import LocalDiskError, ProtocolError
 from replicator.model import Transaction
 from replicator.pgoutput.large import LARGE
-from replicator.pgoutput.streamed import (
-    StreamCommit,
-    Subtransactions,
-    read_abort,
-    read_commit,
-    read_start,
-    read_xid,
-)
+from replicator.pgoutput.streamed import StreamCommit, Subtransactions, read_abort, read_commit, read_start, read_xid
 from replicator.pgoutput.transactions import Assembler
 from replicator.pgoutput.wire import ID, RELATION, STREAM_ABORT, STREAM_COMMIT, STREAM_START, STREAM_STOP, read_id
 
