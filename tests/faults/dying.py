@@ -57,16 +57,19 @@ def wrapped(function: Callable[..., Any], point: Point) -> Callable[..., Any]:
     return direct
 
 
-def arm(place: str, point: Point) -> None:
-    """Wrap the function that ``place`` names: ``module:function`` or ``module:Class.function``."""
+def owner_and_name(place: str) -> tuple[Any, str]:
+    """Where the function is that ``place`` names: ``module:function`` or ``module:Class.function``."""
     module, _, path = place.partition(":")
-    owner: Any = import_module(module)
     *classes, name = path.split(".")
-    for part in classes:
-        owner = getattr(owner, part)
+    return functools.reduce(getattr, classes, import_module(module)), name
+
+
+def arm(place: str, point: Point) -> None:
+    """Wrap the function that ``place`` names."""
+    owner, name = owner_and_name(place)
     original = getattr(owner, name)
-    owners = [owner] if classes else [found for found in sys.modules.values() if vars(found).get(name) is original]
-    for found in owners:
+    imported = [found for found in sys.modules.values() if vars(found).get(name) is original]
+    for found in [owner] if inspect.isclass(owner) else imported:
         setattr(found, name, wrapped(original, point))
 
 

@@ -14,6 +14,7 @@ import pytest
 
 from replicator.demo.worker import environment
 from tests.faults.conftest import StageFactory
+from tests.faults.dying import owner_and_name
 from tests.faults.stage import Stage
 from tests.fixtures.databases import Database
 from tests.fixtures.migration import Migration
@@ -30,7 +31,7 @@ BOOTSTRAP = (
     "replicator.source.slot:create_slot",
     "bootstrap.rounds:Round._record",
     "bootstrap.rounds:Round._make_places",
-    "replicator.spool.writer:SpoolWriter._commit",
+    "replicator.spool.target:HoldingTarget._spool",
     "bootstrap.transfer:Transfer._copy",
     "replicator.control.statements:mark_keys",
     "replicator.control.steps:record_step",
@@ -52,6 +53,11 @@ STREAM = {
 """Each with the number of calls among which one is chosen at random."""
 
 MOMENTS = ("before", "after")
+
+
+@pytest.mark.parametrize("point", [*BOOTSTRAP, *STREAM])
+def test_each_point_is_in_the_code(point: str) -> None:
+    assert callable(getattr(*owner_and_name(point)))
 
 
 def program(point: str, moment: str, call: int) -> list[str | Path]:
