@@ -2,30 +2,29 @@
 
 Exit codes: 0 done, 1 failed or not ready, 2 bad usage or configuration (design page, section 6). With ``--json`` a
 command prints one JSON document on standard output; logs always go to standard error.
+
+Each function imports what it needs itself: loading all commands takes several times as long as starting the worker.
 """
+
+from __future__ import annotations
 
 import asyncio
 import json
 import signal
-from collections.abc import Callable, Coroutine
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
-import structlog
 import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+from typer.core import TyperCommand
 
-from replicator import __version__, worker
-from replicator.check import Finding, Severity, blocking, check
-from replicator.cleanup import cleanup
-from replicator.compiled import describe
-from replicator.config import Settings, load_settings
-from replicator.cutover import CutoverReport, abort, cutover
-from replicator.demo.run import DemoOptions, run_demo
+from replicator import __version__
 from replicator.errors import ConfigurationError, ReplicatorError
-from replicator.logs import configure_logs, printable
-from replicator.status import read_status, render, watch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterable
+
+    from replicator.config import Settings
+
+    Work = Callable[[Settings], Coroutine[Any, Any, int]]
 
 app = typer.Typer(
     name="replicator",
@@ -35,16 +34,24 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-log = structlog.get_logger(__name__)
-out = Console()
 
 DONE, FAILED, MISUSED = 0, 1, 2
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
-Work = Callable[[Settings], Coroutine[Any, Any, int]]
+
+
+class _WithSettings(TyperCommand):
+    """A command whose help ends with all settings."""
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401  # typer's own copy of click has them
+        """Look at the settings only now: most calls of the program ask for no help."""
+        self.epilog = _settings_help()
+        super().format_epilog(ctx, formatter)
 
 
 def _settings_help() -> str:
+    from replicator.config import Settings
+
     lines = [
         f"{Settings.variable(name)}: {field.description} [{_default(field.get_default())}]"
         for name, field in Settings.model_fields.items()
@@ -65,6 +72,9 @@ def _execute(work: Work, *, as_json: bool, when_stopped: int = FAILED, log_level
 
     ``log_level`` is what is logged unless REPLICATOR_LOG_LEVEL says otherwise: a command prints what it does.
     """
+    from replicator.config import load_settings
+    from replicator.logs import configure_logs
+
     try:
         settings = load_settings()
         configure_logs(settings.log_format, settings.log_level or log_level)
@@ -76,13 +86,15 @@ def _execute(work: Work, *, as_json: bool, when_stopped: int = FAILED, log_level
 
 
 async def _until_signal(work: Coroutine[Any, Any, int], when_stopped: int) -> int:
+    import structlog
+
     task = asyncio.ensure_future(work)
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     try:
         return await task
     except asyncio.CancelledError:
-        log.info("stopped by a signal")
+        structlog.get_logger(__name__).info("stopped by a signal")
         return when_stopped
 
 
@@ -91,8 +103,7 @@ def tell(error: ReplicatorError, *, as_json: bool) -> None:
     if as_json:
         document = [{"side": side.value, "message": what, "remedy": remedy} for side, what, remedy in error.reasons]
         _print_json({"errors": document})
-    for side, message, remedy in error.reasons:
-        typer.echo(printable(f"error: {side.value}: {message} — {remedy}"), err=True)
+    _say((f"error: {side.value}: {message} — {remedy}" for side, message, remedy in error.reasons), err=True)
 
 
 def _print_json(document: object) -> None:
@@ -105,42 +116,26 @@ def _print_json(document: object) -> None:
 @app.command("check")
 def check_command(as_json: Json = False) -> None:
     """Preflight: list what stands in the way of a migration, each with its remedy. Changes nothing."""
+    from rich.console import Console
+
+    from replicator.check import blocking, check
+    from replicator.check.view import render
 
     async def work(settings: Settings) -> int:
         findings = await check(settings)
         if as_json:
-            _print_json({"ready": not blocking(findings), "findings": [_as_json(finding) for finding in findings]})
+            _print_json({"ready": not blocking(findings), "findings": [finding.to_json() for finding in findings]})
         else:
-            _print_findings(findings)
+            Console().print(render(findings))
         return FAILED if blocking(findings) else DONE
 
     _execute(work, as_json=as_json)
 
 
-def _as_json(finding: Finding) -> dict[str, str]:
-    return {
-        "severity": finding.severity.value,
-        "side": finding.side.value,
-        "message": finding.message,
-        "remedy": finding.remedy,
-    }
-
-
-def _print_findings(findings: list[Finding]) -> None:
-    styles = {Severity.BLOCKED: "red", Severity.WARNING: "yellow"}
-    table = Table("", "side", "finding", "remedy", show_lines=True)
-    for finding in findings:
-        severity = Text(finding.severity.value, style=styles[finding.severity])
-        told = (Text(printable(text)) for text in (finding.message, finding.remedy))
-        table.add_row(severity, finding.side.value, *told)
-    if findings:
-        out.print(table)
-    out.print(Text("blocked", "red") if blocking(findings) else Text("ready", "green"))
-
-
-@app.command("run", epilog=_settings_help())
+@app.command("run", cls=_WithSettings)
 def run_command(as_json: Json = False) -> None:
     """The worker: bootstraps if needed, streams, resumes after any stop. SIGTERM stops it cleanly."""
+    from replicator import worker
 
     async def work(settings: Settings) -> int:
         try:
@@ -162,6 +157,7 @@ def _is_stopping() -> bool:
 @app.command("bootstrap")
 def bootstrap_command(as_json: Json = False) -> None:
     """Copy schema and rows, build keys and indexes, and stop where streaming would begin."""
+    from replicator import worker
 
     async def work(settings: Settings) -> int:
         await worker.run(settings, stream=False)
@@ -178,6 +174,11 @@ def status_command(
     watching: Annotated[bool, typer.Option("--watch", help="Keep showing it until Ctrl-C.")] = False,
 ) -> None:
     """Phase, lag in bytes and seconds, tables, slot and worker."""
+    from rich.console import Console
+
+    from replicator.status import read_status, render, watch
+
+    out = Console()
 
     async def work(settings: Settings) -> int:
         if watching:
@@ -203,6 +204,7 @@ def cutover_command(
     ] = False,
 ) -> None:
     """Switch: fence writes on the source, drain, finish the target, report the downtime."""
+    from replicator.cutover import abort, cutover
 
     async def work(settings: Settings) -> int:
         failed = False
@@ -210,11 +212,11 @@ def cutover_command(
             await abort(settings)
             document: dict[str, Any] = {"result": "aborted"}
         else:
-            report = await cutover(settings, _say, omit_failing=omit_failing, rehearse=rehearse)
+            report = await cutover(settings, _tell_progress, omit_failing=omit_failing, rehearse=rehearse)
             document = report.to_json()
             failed = bool(report.unfinished)
             if not as_json:
-                _print_cutover(report)
+                _say(report.lines(), err=False)
         if as_json:
             _print_json(document)
         return FAILED if failed else DONE
@@ -222,32 +224,29 @@ def cutover_command(
     _execute(work, as_json=as_json)
 
 
-def _print_cutover(report: CutoverReport) -> None:
-    if report.rehearsed:
-        out.print(f"rehearsed: {report.tables} tables and {report.sequences} sequences could be cut over now")
-    else:
-        out.print(f"done: {report.tables} tables, {report.downtime_seconds or 0:.2f} s of downtime")
-    for title, lines in (("left out on the target", report.left_out), ("failed, run cutover again", report.unfinished)):
-        for line in lines:
-            out.print(printable(f"{title}: {line}"), markup=False)
-
-
-def _say(line: str) -> None:
+def _tell_progress(line: str) -> None:
     """Progress goes to standard error: standard output is for the result."""
-    typer.echo(printable(line), err=True)
+    _say([line], err=True)
+
+
+def _say(lines: Iterable[str], *, err: bool) -> None:
+    from replicator.logs import printable
+
+    for line in lines:
+        typer.echo(printable(line), err=err)
 
 
 @app.command("cleanup")
 def cleanup_command(as_json: Json = False) -> None:
     """Remove slot, publications, fence and control tables; the data stays."""
+    from replicator.cleanup import cleanup
 
     async def work(settings: Settings) -> int:
         removed = await cleanup(settings)
         if as_json:
             _print_json({"removed": removed})
         else:
-            for line in removed or ["nothing to remove"]:
-                out.print(printable(line), markup=False)
+            _say(removed or ["nothing to remove"], err=False)
         return DONE
 
     _execute(work, as_json=as_json)
@@ -262,21 +261,23 @@ def demo_command(
     as_json: Json = False,
 ) -> None:
     """The whole migration on two embedded servers under live writes; exit 0 only if nothing was lost."""
+    from replicator.demo.run import DemoOptions, run_demo
+    from replicator.logs import configure_logs
+
+    async def work() -> int:
+        report = await run_demo(options)
+        if as_json:
+            _print_json(report.to_json())
+        return DONE if report.ok else FAILED
+
     configure_logs("auto", "warning")
     options = DemoOptions(seconds=seconds, rate=rate, rows=rows, keep=keep, json=as_json)
     code = FAILED
     try:
-        code = asyncio.run(_until_signal(_run_demo(options), FAILED))
+        code = asyncio.run(_until_signal(work(), FAILED))
     except ReplicatorError as error:
         tell(error, as_json=as_json)
     raise typer.Exit(code)
-
-
-async def _run_demo(options: DemoOptions) -> int:
-    report = await run_demo(options)
-    if options.json:
-        _print_json(report.to_json())
-    return DONE if report.ok else FAILED
 
 
 @app.callback(invoke_without_command=True)
@@ -286,6 +287,8 @@ def _root(
     ] = False,
 ) -> None:
     if version:
+        from replicator.compiled import describe
+
         typer.echo(f"{__version__} ({describe()})")
         raise typer.Exit(DONE)
 

@@ -1,6 +1,6 @@
 """Which modules of the hot path run compiled (pyproject: ext-modules). Nothing else depends on it."""
 
-import importlib
+from importlib.util import find_spec
 from typing import Final
 
 HOT_PATH: Final = (
@@ -32,4 +32,5 @@ def describe() -> str:
 
 
 def _file(name: str) -> str:
-    return importlib.import_module(name).__file__ or ""
+    spec = find_spec(name)
+    return spec.origin or "" if spec else ""

@@ -27,6 +27,15 @@ class Finding:
     passing: bool = False
     """Whether trying again may help: a server was away, or the connection was lost."""
 
+    def to_json(self) -> dict[str, str]:
+        """What a script needs of it."""
+        return {
+            "severity": self.severity.value,
+            "side": self.side.value,
+            "message": self.message,
+            "remedy": self.remedy,
+        }
+
 
 def blocking(findings: Iterable[Finding]) -> bool:
     """Whether the migration cannot begin."""

@@ -34,6 +34,15 @@ class CutoverReport:
     left_out: tuple[str, ...]
     unfinished: tuple[str, ...]
 
+    def lines(self) -> list[str]:
+        """The report for a person."""
+        if self.rehearsed:
+            said = [f"rehearsed: {self.tables} tables and {self.sequences} sequences could be cut over now"]
+        else:
+            said = [f"done: {self.tables} tables, {self.downtime_seconds or 0:.2f} s of downtime"]
+        said += [f"left out on the target: {what}" for what in self.left_out]
+        return said + [f"failed, run cutover again: {what}" for what in self.unfinished]
+
     def to_json(self) -> dict[str, Any]:
         """The report as one JSON object."""
         return {

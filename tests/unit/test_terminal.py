@@ -11,6 +11,7 @@ from rich.console import Console
 
 from replicator import cli
 from replicator.check import Finding, Severity
+from replicator.check.view import render as render_findings
 from replicator.errors import ReplicatorError, Side
 from replicator.logs import configure_logs
 from replicator.status.view import render
@@ -40,12 +41,12 @@ def test_json_has_the_name_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
     assert "\x1b" not in told.out + told.err
 
 
-def test_a_finding_obeys_no_name(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli, "out", Console(width=200, force_terminal=False))
+def test_a_finding_obeys_no_name() -> None:
+    paper = Console(record=True, width=200, file=io.StringIO())
 
-    cli._print_findings([Finding(Severity.BLOCKED, Side.SOURCE, NAME, NAME)])
+    paper.print(render_findings([Finding(Severity.BLOCKED, Side.SOURCE, NAME, NAME)]))
 
-    assert capsys.readouterr().out.count(SHOWN) == 2
+    assert paper.export_text().count(SHOWN) == 2
 
 
 def test_a_status_obeys_no_name() -> None:
