@@ -147,8 +147,7 @@ async def add(target: Connection, epoch: UUID, deploy: Deploy) -> None:
 
 async def _run(target: Connection, epoch: UUID, statement: str) -> None:
     try:
-        async with target.transaction():
-            await control.hold_epoch(target, epoch)
+        async with control.under_epoch(target, epoch):
             # under the application's search_path: what fills the rows may be a function that relies on it
             await target.execute(statement.encode())
     except psycopg.Error as error:
@@ -163,8 +162,7 @@ async def settle(target: Connection, epoch: UUID, deploy: Deploy) -> None:
     for item in deploy.changed:
         if deploy.may_settle(item):
             with reporting(Side.TARGET, "recording the shape of a table"):
-                async with target.transaction():
-                    await control.hold_epoch(target, epoch)
+                async with control.under_epoch(target, epoch):
                     await _settle(target, item)
 
 

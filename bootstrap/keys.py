@@ -135,15 +135,13 @@ class KeyMaker:
 
     async def _make(self, target: Connection, statements: Sequence[KeyStatement]) -> None:
         with reporting(Side.TARGET, "making keys and indexes", TargetError):
-            async with target.transaction():
-                await control.hold_epoch(target, self.epoch)
+            async with control.under_epoch(target, self.epoch):
                 await _run(target, statements)
 
     async def _finish(self, target: Connection, statements: Sequence[KeyStatement], names: Sequence[TableName]) -> None:
         """Make what is left, and statistics, in the transaction that says *ready*."""
         with reporting(Side.TARGET, "making keys and indexes", TargetError):
-            async with target.transaction():
-                await control.hold_epoch(target, self.epoch)
+            async with control.under_epoch(target, self.epoch):
                 await _run(target, statements)
                 await target.execute(sql.SQL("ANALYZE {}").format(sql.SQL(", ").join(map(qualified, names))))
                 await control.set_table_states(target, names, TableState.READY)
@@ -183,8 +181,7 @@ async def make_rest(target: Connection, epoch: UUID) -> None:
     statements = await control.read_keys(target)
     with reporting(Side.TARGET, "making keys and indexes", TargetError):
         for start in range(0, len(statements), _AT_ONCE):
-            async with target.transaction():
-                await control.hold_epoch(target, epoch)
+            async with control.under_epoch(target, epoch):
                 await _run(target, statements[start : start + _AT_ONCE])
 
 
@@ -202,6 +199,5 @@ async def analyze_roots(target: Connection, epoch: UUID) -> None:
         cursor = await target.execute(_ROOTS)
         for schema, name in await cursor.fetchall():
             await target.execute(sql.SQL("ANALYZE {}{}").format(only, qualified(TableName(schema, name))))
-        async with target.transaction():
-            await control.hold_epoch(target, epoch)
+        async with control.under_epoch(target, epoch):
             await control.record_step(target, ANALYZE_STEP)

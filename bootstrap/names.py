@@ -44,8 +44,7 @@ async def follow_names(
         return
     plan, owners = await dump_app(settings, source, None), await owners_of(source)
     tables = {table.table for table, _, _ in renamed}
-    async with target.transaction():
-        await control.hold_epoch(target, epoch)
+    async with control.under_epoch(target, epoch):
         with reporting(Side.TARGET, "following new names of the source", SchemaMismatchError):
             for table, record, columns in renamed:
                 await _rename(target, table, record, columns)

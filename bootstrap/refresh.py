@@ -113,8 +113,7 @@ async def make_needed(settings: Settings, source: Connection, target: Connection
 async def _make(target: Connection, epoch: UUID, entries: Sequence[Entry], schemas: Sequence[str]) -> None:
     needed = {entry.schema for entry in entries}
     try:
-        async with target.transaction():
-            await control.hold_epoch(target, epoch)
+        async with control.under_epoch(target, epoch):
             for schema in schemas:
                 if header_name(schema) in needed:
                     await make_schema(target, schema)
@@ -141,8 +140,7 @@ async def note_rest(source: Connection, target: Connection, epoch: UUID, plan: P
         and (entry.kind in _WITHOUT_TABLE or any(_is_of(entry, table, owners) for table in tables))
     ]
     lacking.sort(key=lambda entry: entry.kind == "TABLE ATTACH")  # it would make indexes of its own
-    async with target.transaction():
-        await control.hold_epoch(target, epoch)
+    async with control.under_epoch(target, epoch):
         keys = list(key_statements(lacking, owners, await control.next_position(target)))
         await control.add_keys(target, keys)
     await refresh_deferred(source, target, plan)

@@ -119,8 +119,7 @@ class Round:
         begun = [table for table in tables if table.table in known]
         left = list((await find_places(self._work.target, begun)).values())
         replica = await may_replicate(self._work.target)
-        async with self._work.target.transaction():
-            await control.hold_epoch(self._work.target, self._work.epoch)
+        async with control.under_epoch(self._work.target, self._work.epoch):
             await empty(self._work.target, left, replica=replica)
             await forget_left(self._work.target, [table.table for table in begun])
             if self._work.makes_schema:
@@ -163,16 +162,14 @@ class Round:
 
     async def _set_logged(self, tables: Sequence[PublishedTable]) -> None:
         with reporting(Side.TARGET, "making tables logged", TargetError):
-            async with self._work.target.transaction():
-                await control.hold_epoch(self._work.target, self._work.epoch)
+            async with control.under_epoch(self._work.target, self._work.epoch):
                 names = await set_logged(self._work.target, tables)
         if names:
             log.info("made tables logged, as on the source now", tables=[str(name) for name in names])
 
     async def _silence(self, places: Sequence[Place], *, replica: bool) -> None:
         with reporting(Side.TARGET, "disabling what would fire on applied rows", TargetError):
-            async with self._work.target.transaction():
-                await control.hold_epoch(self._work.target, self._work.epoch)
+            async with control.under_epoch(self._work.target, self._work.epoch):
                 names = await silence(self._work.target, [place.table for place in places], replica=replica)
         if names:
             log.info("disabled until the cutover", objects=names)
@@ -206,8 +203,7 @@ class Round:
     async def _mark_split(self, names: Sequence[TableName]) -> None:
         """A table that several transactions copy is *copying* before the first: so the next round empties it."""
         if names:
-            async with self._work.target.transaction():
-                await control.hold_epoch(self._work.target, self._work.epoch)
+            async with control.under_epoch(self._work.target, self._work.epoch):
                 await control.set_table_states(self._work.target, names, TableState.COPYING)
         self._work.show(dict.fromkeys(names, TableState.COPYING))
 

@@ -116,8 +116,7 @@ class Bootstrap:
         vanished = sorted(set(records) - {table.table for table in published})
         if vanished:
             log.warning("tables are not published any more", tables=[str(name) for name in vanished])
-            async with self._work.target.transaction():
-                await control.hold_epoch(self._work.target, self._work.epoch)
+            async with control.under_epoch(self._work.target, self._work.epoch):
                 await control.remove_tables(self._work.target, vanished)
                 if self._work.makes_schema:
                     await note_left(self._work.target, vanished)

@@ -85,13 +85,11 @@ async def copy_schema(settings: Settings, source: Connection, snapshot: str, tar
     if schemas:
         with reporting(Side.SOURCE, "reading the extensions", SourceError):
             extensions = await read_extensions(source, schemas)
-        async with target.transaction():
-            await control.hold_epoch(target, epoch)
+        async with control.under_epoch(target, epoch):
             await make_extensions(target, extensions)
         await _make_all(target, epoch, plan.before_data, steps)
     owners = await owners_of(source)
-    async with target.transaction():
-        await control.hold_epoch(target, epoch)
+    async with control.under_epoch(target, epoch):
         await _record_rest(target, plan, owners)
         await control.forget_steps(target, [name for name in await control.read_steps(target) if _is_part(name)])
         await control.record_step(target, STEP, {"schemas": schemas})
@@ -111,8 +109,7 @@ async def copy_tables_schema(
     dump = await dump_tables(settings, source.info.server_version, snapshot, tables)
     plan = _attach_last(plan_entries(parse_dump(dump, {table.schema for table in tables})))
     owners = await owners_of(source)
-    async with target.transaction():
-        await control.hold_epoch(target, epoch)
+    async with control.under_epoch(target, epoch):
         for schema in dict.fromkeys(table.schema for table in tables):
             await make_schema(target, schema)
         await make_entries(target, plan.before_data)
@@ -165,8 +162,7 @@ async def _make_all(
     number = len(parts)
     while batch := dict(islice(waiting, _AT_ONCE)):
         number += 1
-        async with target.transaction():
-            await control.hold_epoch(target, epoch)
+        async with control.under_epoch(target, epoch):
             await make_entries(target, batch.values())
             names = {digest: str(entry) for digest, entry in batch.items()}
             await control.record_step(target, f"{_MADE}{number}", names)

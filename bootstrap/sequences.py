@@ -36,8 +36,7 @@ async def rename_sequences(source: Connection, target: Connection, epoch: UUID) 
     if not renamed:
         return
     try:
-        async with target.transaction():
-            await control.hold_epoch(target, epoch)
+        async with control.under_epoch(target, epoch):
             # by way of names that nothing has: two may have swapped theirs
             for number, old in enumerate(renamed):
                 await _rename(target, old, f"replicator_renamed_{number}")

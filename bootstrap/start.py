@@ -66,8 +66,7 @@ async def _record(settings: Settings, epoch: UUID, target: Connection, identity:
         timeline=identity.timeline,
         database=identity.database,
     )
-    async with target.transaction():
-        await control.hold_epoch(target, epoch)
+    async with control.under_epoch(target, epoch):
         await control.start_migration(target, migration)
     log.info("migration recorded", id=str(migration_id), slot=slot)
     return migration
@@ -106,8 +105,7 @@ def _require_unchanged(migration: Migration, settings: Settings) -> None:
 
 async def _drop_orphan_slot(epoch: UUID, source: Connection, target: Connection, migration: Migration) -> None:
     """Under the epoch (law 6): for a worker that was replaced meanwhile, it is no orphan but the next one's slot."""
-    async with target.transaction():
-        await control.hold_epoch(target, epoch)
+    async with control.under_epoch(target, epoch):
         if await control.read_progress(target) is not None:
             raise FencedError("another worker has begun to copy")
         with reporting(Side.SOURCE, "looking for an orphan slot", SourceError):
@@ -120,8 +118,7 @@ async def _forget(epoch: UUID, source: Connection, target: Connection, migration
     """The settings were corrected after an attempt that came to nothing: begin anew, with other publications."""
     if migration.owns_publications:
         await drop_publications(source, migration.publications)
-    async with target.transaction():
-        await control.hold_epoch(target, epoch)
+    async with control.under_epoch(target, epoch):
         await control.forget_migration(target)
 
 

@@ -52,8 +52,7 @@ async def _parents(connection: Connection) -> dict[TableName, TableName]:
 async def _detach(target: Connection, epoch: UUID, table: TableName, parent: TableName) -> None:
     statement = sql.SQL("ALTER TABLE {} DETACH PARTITION {}").format(qualified(parent), qualified(table))
     try:
-        async with target.transaction():
-            await control.hold_epoch(target, epoch)
+        async with control.under_epoch(target, epoch):
             await target.execute(statement)
     except psycopg.Error as error:
         failure = translate(error, Side.TARGET, f"detaching {table}", otherwise=SchemaMismatchError)

@@ -7,7 +7,7 @@ as the rows (law 1). The caller owns the connection and the transaction.
 for as long as they run, while every apply transaction updates progress and every heartbeat updates ``worker``.
 """
 
-from replicator.control.lease import Worker, heartbeat, hold_epoch, read_worker, register_worker, take_lease
+from replicator.control.lease import Worker, heartbeat, read_worker, register_worker, take_lease, under_epoch
 from replicator.control.migration import (
     Migration,
     forget_migration,
@@ -96,7 +96,6 @@ __all__ = [
     "forget_migration",
     "forget_steps",
     "heartbeat",
-    "hold_epoch",
     "last_chunk",
     "mark_deferred",
     "mark_keys",
@@ -124,4 +123,5 @@ __all__ = [
     "start_migration",
     "start_progress",
     "take_lease",
+    "under_epoch",
 ]

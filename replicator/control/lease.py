@@ -1,6 +1,7 @@
 """The lease's epoch, which fences a second worker, and what the worker says of itself (law 6)."""
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -39,11 +40,15 @@ async def take_lease(connection: Connection, epoch: UUID) -> None:
         await run(connection, PROGRESS.update().values(epoch=epoch))
 
 
-async def hold_epoch(connection: Connection, epoch: UUID) -> None:
-    """Hold the lease's row ``FOR SHARE`` until the end of this transaction. Raises FencedError if it is another's."""
-    cursor = await run(connection, sa.select(LEASE.c.epoch).where(LEASE.c.epoch == epoch).with_for_update(read=True))
-    if await cursor.fetchone() is None:
-        raise FencedError("another worker has taken the lease")
+@contextlib.asynccontextmanager
+async def under_epoch(connection: Connection, epoch: UUID) -> AsyncIterator[None]:
+    """A transaction that holds the lease's row ``FOR SHARE`` (law 6). Raises FencedError if it is another's."""
+    mine = sa.select(LEASE.c.epoch).where(LEASE.c.epoch == epoch).with_for_update(read=True)
+    async with connection.transaction():
+        cursor = await run(connection, mine)
+        if await cursor.fetchone() is None:
+            raise FencedError("another worker has taken the lease")
+        yield
 
 
 async def register_worker(connection: Connection, epoch: UUID, host: str, version: str) -> None:

@@ -6,13 +6,14 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from uuid import UUID, uuid4
 
+import psycopg
 import pytest
 
 from replicator import control
 from replicator.errors import FencedError, ServerUnavailableError, Side
 from replicator.lease import Lease, hold_lease
 from replicator.lsn import Lsn
-from replicator.postgres import Connection, connect, connected
+from replicator.postgres import Connection, connected
 from tests.fixtures.databases import Database
 
 PATIENT = 60.0
@@ -137,7 +138,8 @@ async def test_law_6_an_epoch_that_was_replaced_can_do_nothing_more(target: Data
         with pytest.raises(FencedError):
             await control.advance(session, old.epoch, START, Lsn(2000))
         with pytest.raises(FencedError):
-            await control.hold_epoch(session, old.epoch)
+            async with control.under_epoch(session, old.epoch):
+                pass
         await control.advance(session, new.epoch, START, Lsn(2000))
 
 
@@ -156,18 +158,15 @@ async def test_law_6_a_transaction_that_holds_the_epoch_keeps_the_lease_from_bei
 ) -> None:
     async with waiting(target) as first:
         old = await first.has_it()
-    await session.set_autocommit(False)
-    await control.hold_epoch(session, old.epoch)
-
-    async with waiting(target) as second:
-        with pytest.raises(TimeoutError):
-            await asyncio.wait_for(asyncio.shield(second.lease), 1.5)
-        await session.execute("CREATE TABLE copied ()")
-        await session.commit()
+    async with contextlib.AsyncExitStack() as later:
+        async with control.under_epoch(session, old.epoch):
+            second = await later.enter_async_context(waiting(target))
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(asyncio.shield(second.lease), 1.5)
+            await session.execute("CREATE TABLE copied ()")
 
         new = await second.has_it()
 
-    await session.set_autocommit(True)
     assert await recorded_epoch(session) == new.epoch
     assert target.value("SELECT to_regclass('copied') IS NOT NULL")
 
@@ -175,15 +174,17 @@ async def test_law_6_a_transaction_that_holds_the_epoch_keeps_the_lease_from_bei
 async def test_law_6_what_a_worker_that_is_gone_left_behind_is_ended(target: Database) -> None:
     async with waiting(target) as first:
         old = await first.has_it()
-    left = await connect(target.dsn, Side.TARGET, "worker copy", autocommit=False)
-    await control.hold_epoch(left, old.epoch)
-    await left.execute("CREATE TABLE copied ()")
 
-    async with waiting(target) as second:
-        await second.has_it()
+    async def work_on() -> None:
+        async with connected(target.dsn, Side.TARGET, "worker copy") as left, control.under_epoch(left, old.epoch):
+            await left.execute("CREATE TABLE copied ()")
+            async with waiting(target) as second:
+                await second.has_it()
+
+    with pytest.raises(psycopg.OperationalError):
+        await work_on()
 
     assert not target.value("SELECT to_regclass('copied') IS NOT NULL")
-    await left.close()
 
 
 async def test_two_waiting_workers_get_it_one_after_the_other(target: Database) -> None:

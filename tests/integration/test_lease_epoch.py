@@ -75,8 +75,8 @@ async def test_law_6_a_transaction_under_another_epoch_is_refused(connection: Co
     await control.take_lease(connection, uuid4())
 
     with pytest.raises(FencedError):
-        async with connection.transaction():
-            await control.hold_epoch(connection, uuid4())
+        async with control.under_epoch(connection, uuid4()):
+            pass
 
 
 # --- copies and steps hold the epoch ----------------------------------------------------------------------------------
@@ -90,8 +90,7 @@ def holding(request: pytest.FixtureRequest, source: Database, target: Database) 
 
     @contextlib.asynccontextmanager
     async def step(epoch: UUID) -> AsyncIterator[None]:
-        async with connected(target.dsn, Side.TARGET, "test") as session, session.transaction():
-            await control.hold_epoch(session, epoch)
+        async with connected(target.dsn, Side.TARGET, "test") as session, control.under_epoch(session, epoch):
             yield
 
     @contextlib.asynccontextmanager
