@@ -14,7 +14,9 @@ HOT_PATH: Final = (
     "replicator.pgoutput.messages",
     "replicator.pgoutput.transactions",
     "replicator.source.buffer",
+    "replicator.source.kept",
     "replicator.source.reading",
+    "replicator.source.streamed",
 )
 
 

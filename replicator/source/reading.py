@@ -12,12 +12,14 @@ from replicator.pgoutput.streamed import NOT_ORDINARY
 from replicator.pgoutput.transactions import Assembler
 from replicator.source.buffer import Buffer
 from replicator.source.frames import HEADER_BYTES, XLOG_DATA
+from replicator.source.streamed import Streamed
 
 
 class Pause(Enum):
     """Why there is no other frame now."""
 
     LARGE = "one has to be taken with fewer copies"
+    COMMITTED = "a transaction that was sent before has committed, and has to be taken"
     NOTHING = "libpq has read no more"
     FULL = "the buffer is full"
     TURN = "as many were read as should be at once"
@@ -29,6 +31,7 @@ _FULL: Final = Pause.FULL
 _TURN: Final = Pause.TURN
 _END: Final = Pause.END
 _LARGE: Final = Pause.LARGE
+_COMMITTED: Final = Pause.COMMITTED
 
 
 class FrameReader:
@@ -38,9 +41,10 @@ class FrameReader:
     last of their commits ended.
     """
 
-    def __init__(self, connection: PGconn, assembler: Assembler, buffer: Buffer) -> None:
+    def __init__(self, connection: PGconn, assembler: Assembler, streamed: Streamed, buffer: Buffer) -> None:
         self._connection = connection
         self._assembler = assembler
+        self._streamed = streamed
         self._buffer = buffer
         self._large: memoryview | None = None
         self.frames = 0
@@ -53,12 +57,12 @@ class FrameReader:
         assert frame is not None
         return frame
 
-    def read(self, limit: int, none_is_ordinary: bool) -> bytes | Pause:
-        """Feed ordinary changes up to the next frame of another kind, which is returned; or tell why there is none.
+    def read(self, limit: int) -> bytes | Pause:
+        """Take changes up to the next frame of another kind, which is returned; or tell why there is none.
 
-        ``limit``: frames to read at most. ``none_is_ordinary``: inside of a streamed block. Raises what `feed` raises.
+        ``limit``: frames to read at most. Raises what `Assembler.feed` and `Streamed.take` raise.
         """
-        assembler, buffer = self._assembler, self._buffer
+        assembler, streamed, buffer = self._assembler, self._streamed, self._buffer
         while limit > 0:
             limit -= 1
             length, data = self._connection.get_copy_data(1)
@@ -69,10 +73,13 @@ class FrameReader:
                 self._large = data
                 return _LARGE
             frame = data.tobytes()
-            if frame[0] != XLOG_DATA or none_is_ordinary:
+            if frame[0] != XLOG_DATA:
                 return frame
-            if len(frame) > HEADER_BYTES and frame[HEADER_BYTES] in NOT_ORDINARY:
-                return frame
+            if streamed.in_block or (len(frame) > HEADER_BYTES and frame[HEADER_BYTES] in NOT_ORDINARY):
+                streamed.take(frame[HEADER_BYTES:])
+                if streamed.replaying:
+                    return _COMMITTED
+                continue
             transaction = assembler.feed(frame[HEADER_BYTES:])
             if transaction is not None:
                 buffer.add(transaction)

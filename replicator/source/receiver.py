@@ -36,7 +36,7 @@ class Receiver:
         # an open transaction has its place beside it
         self.buffer = Buffer(buffer_bytes - buffer_bytes // _PIECES)
         self._streamed = Streamed(self.assembler)
-        self._reader = FrameReader(connection, self.assembler, self.buffer)
+        self._reader = FrameReader(connection, self.assembler, self._streamed, self.buffer)
         self._shutdown = ShutdownWatch()
 
     @property
@@ -54,9 +54,10 @@ class Receiver:
         self._streamed.close()
 
     def receive(self) -> Pause:
-        """Take frames until one of the reasons for a pause, but for LARGE. What came before an error is in the buffer.
+        """Take frames until one of the reasons for a pause, but for LARGE and COMMITTED.
 
-        Raises ProtocolError, LocalDiskError, ServerUnavailableError if the source shuts down, or psycopg.Error.
+        What came before an error is in the buffer. Raises ProtocolError, LocalDiskError, psycopg.Error, or
+        ServerUnavailableError if the source shuts down.
         """
         reader, last, drained = self._reader, self._reader.frames + _AT_ONCE, False
         while (pause := self._replay()) is None:
@@ -68,19 +69,19 @@ class Receiver:
             if found is Pause.LARGE:
                 self._take_large(reader.take_large())
             elif isinstance(found, bytes):
-                self._take_other(found)
-            elif found is not Pause.NOTHING or drained:
-                return found
-            else:
+                self._take_keepalive(read_keepalive(found))
+            elif found is Pause.NOTHING and not drained:
                 # not before libpq's buffer is empty, or it would grow; again after any frame, as TLS holds bytes back
                 self._connection.consume_input()
                 drained = True
+            elif found is not Pause.COMMITTED:
+                return found
         return pause
 
     def _read(self, limit: int) -> bytes | Pause:
         before = self._reader.transactions
         try:
-            return self._reader.read(limit, self._streamed.in_block)
+            return self._reader.read(limit)
         finally:
             if self._reader.transactions > before:
                 self._took_transactions(self._reader.end_lsn)
@@ -103,13 +104,6 @@ class Receiver:
             self._streamed.take(frame[HEADER_BYTES:])
         elif (transaction := self.assembler.feed_large(frame[HEADER_BYTES:])) is not None:
             self._take_transaction(transaction)
-
-    def _take_other(self, frame: bytes) -> None:
-        """Take a keepalive, or what belongs to a streamed transaction."""
-        if frame[0] != XLOG_DATA:
-            self._take_keepalive(read_keepalive(frame))
-        else:
-            self._streamed.take(frame[HEADER_BYTES:])
 
     def _take_transaction(self, transaction: Transaction) -> None:
         self.buffer.add(transaction)

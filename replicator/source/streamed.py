@@ -1,88 +1,31 @@
-"""Keeping transactions that the source sends before they commit, in temporary files, until they do.
+# cython: annotation_typing=False
+"""Keeping transactions that the source sends before they commit until they do. Compiled.
 
 Nothing of them is durable, and nothing needs to be: whenever a stream begins, the source sends what has not committed
-again from its beginning. The files have no name, so that they are gone with the process.
+again from its beginning.
 """
 
-import contextlib
 import struct
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from io import BufferedRandom
-from typing import Final, cast
+from typing import Final
 
 from replicator.errors import LocalDiskError, ProtocolError
 from replicator.model import Transaction
-from replicator.pgoutput.large import LARGE
-from replicator.pgoutput.streamed import StreamCommit, Subtransactions, read_abort, read_commit, read_start, read_xid
+from replicator.pgoutput.streamed import StreamCommit, read_abort, read_commit, read_start, read_xid
 from replicator.pgoutput.transactions import Assembler
-from replicator.pgoutput.wire import ID, RELATION, STREAM_ABORT, STREAM_COMMIT, STREAM_START, STREAM_STOP, read_id
-
-_HEAD: Final = struct.Struct(">IB")
-"""Before each kept message: the bytes that follow, and its kind."""
+from replicator.pgoutput.wire import RELATION, STREAM_ABORT, STREAM_COMMIT, STREAM_START, STREAM_STOP, read_id
+from replicator.source.kept import Kept, Message
 
 _NUMBER: Final = struct.Struct(">Q")
 """Behind a kept description: its place in the order in which descriptions came."""
 
-_BUFFER: Final = 256 * 1024
 _STOP: Final = bytes((STREAM_STOP,))
 _AT_ONCE: Final = 1000
 """Messages that are read before other tasks get their turn: some milliseconds."""
 
 
-Message = bytes | memoryview
-"""The latter, if it is LARGE: a copy of it would cost memory."""
-
-
-class _Kept:
-    """The messages of one top-level transaction, each without its xid."""
-
-    def __init__(self, xid: int) -> None:
-        self._subtransactions = Subtransactions(xid)
-        file = tempfile.TemporaryFile(buffering=_BUFFER, prefix="replicator")  # noqa: SIM115
-        self._file = cast("BufferedRandom", file)
-        self.size = 0
-
-    def close(self) -> None:
-        with contextlib.suppress(OSError):  # what could not be written is not needed
-            self._file.close()
-
-    def add(self, xid: int, payload: Message, number: bytes) -> int:
-        """Append a message; returns by how many bytes it has grown."""
-        self._subtransactions.add(xid, self.size)
-        body = memoryview(payload)[ID.size :]
-        length = len(body) + len(number)
-        self._file.write(_HEAD.pack(length, payload[0]))
-        self._file.write(body)
-        self._file.write(number)
-        self.size += _HEAD.size + length
-        return _HEAD.size + length
-
-    def abort(self, xid: int) -> int:
-        """Cut off what was rolled back; returns its bytes."""
-        before, self.size = self.size, self._subtransactions.abort(xid, self.size)
-        if self.size < before:
-            self._file.truncate(self.size)
-            self._file.seek(self.size)
-        return before - self.size
-
-    def read(self) -> Iterator[Message]:
-        """The messages as they would have come after the commit, descriptions with their number behind."""
-        self._file.seek(0)
-        while head := self._file.read(_HEAD.size):
-            yield self._message(*_HEAD.unpack(head))
-
-    def _message(self, length: int, kind: int) -> Message:
-        if length < LARGE:
-            return bytes((kind,)) + self._file.read(length)
-        message = memoryview(bytearray(1 + length))
-        message[0] = kind
-        self._file.readinto(message[1:])
-        return message
-
-
-@dataclass(slots=True)
+@dataclass
 class _Replay:
     """A transaction that has committed, while its messages are read again."""
 
@@ -105,25 +48,22 @@ class Streamed:
 
     def __init__(self, assembler: Assembler) -> None:
         self._assembler = assembler
-        self._kept: dict[int, _Kept] = {}
-        self._block: _Kept | None = None
+        self._kept: dict[int, Kept] = {}
+        self._block: Kept | None = None
         self.in_block = False
-        """Whether the next message carries an xid, unless it ends the block; no property: asked once a message."""
+        """Whether the next message carries an xid, unless it ends the block."""
+        self.replaying = False
+        """Whether `next_piece` has to be called, and called again, before another message is taken."""
         self._descriptions = 0
         self._newest: dict[int, tuple[int, bytes]] = {}
         self._replay: _Replay | None = None
         self.size = 0
         """Bytes that are kept."""
 
-    @property
-    def replaying(self) -> bool:
-        """Whether `next_piece` has to be called, and called again, before another message is taken."""
-        return self._replay is not None
-
     def close(self) -> None:
         """Forget all of it."""
         self._replay = self._block = None
-        self.in_block = False
+        self.in_block = self.replaying = False
         for kept in self._kept.values():
             kept.close()
         self._kept.clear()
@@ -152,7 +92,7 @@ class Streamed:
 
     # --- inside a block -----------------------------------------------------------------------------------------------
 
-    def _take_inside(self, block: _Kept, payload: Message) -> None:
+    def _take_inside(self, block: Kept, payload: Message) -> None:
         if payload == _STOP:
             self._block, self.in_block = None, False
             return
@@ -185,7 +125,7 @@ class Streamed:
         start = read_start(payload)
         if start.first:
             self._drop(start.xid)
-            self._kept[start.xid] = _Kept(start.xid)
+            self._kept[start.xid] = Kept(start.xid)
         self._block, self.in_block = self._find(start.xid), True
 
     def _abort(self, payload: bytes) -> None:
@@ -198,6 +138,7 @@ class Streamed:
 
     def _commit(self, commit: StreamCommit) -> None:
         self._replay = _Replay(commit, self._find(commit.xid).read())
+        self.replaying = True
         self._assembler.begin(commit.as_begin)
 
     def _go_on(self, replay: _Replay) -> Transaction | None:
@@ -214,7 +155,7 @@ class Streamed:
         return None
 
     def _end(self, replay: _Replay) -> Transaction:
-        self._replay = None
+        self._replay, self.replaying = None, False
         transaction = self._assembler.commit(replay.commit.as_commit)
         self._settle(replay.described)
         self._drop(replay.commit.xid)
@@ -245,7 +186,7 @@ class Streamed:
 
     # --- files --------------------------------------------------------------------------------------------------------
 
-    def _find(self, xid: int) -> _Kept:
+    def _find(self, xid: int) -> Kept:
         try:
             return self._kept[xid]
         except KeyError:
