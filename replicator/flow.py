@@ -28,7 +28,7 @@ table, and the target's lock table has room for 6,400 by default (documentation:
 
 
 class Changes(Protocol):
-    """Where transactions come from: the stream."""
+    """Where transactions come from: the stream, or a test's script."""
 
     @property
     def received(self) -> Lsn:

@@ -2,9 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, field
-from typing import cast
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 
 import psycopg
 import pytest
@@ -13,12 +12,12 @@ from monitoring.metrics import Metrics
 from replicator.errors import DivergenceError
 from replicator.flow import Flow
 from replicator.lag import LagTracker
-from replicator.lsn import INVALID, Lsn
-from replicator.model import Relation, Transaction
+from replicator.lsn import INVALID
+from replicator.model import Relation
 from replicator.pulse import Counters
-from replicator.source.stream import Received, ReplicationStream
 from tests.fixtures.applying import START, Applier
 from tests.fixtures.changes import insert, piece, transaction, update
+from tests.fixtures.script import Script
 
 SOON = 20
 INTERVAL = 0.2
@@ -27,22 +26,6 @@ INTERVAL = 0.2
 NEVER = 3600.0
 
 ROWS = "SELECT id FROM t ORDER BY id"
-
-
-@dataclass
-class Script:
-    """What a stream hands out, when the test says so: the source's part in a flow. Nothing of PostgreSQL is here."""
-
-    received: Lsn = START
-    _items: asyncio.Queue[Received] = field(default_factory=asyncio.Queue)
-
-    async def next(self) -> Received:
-        return await self._items.get()
-
-    def hand_out(self, transactions: Sequence[Transaction] = (), idle: int | None = None) -> None:
-        ends = [transaction.end_lsn for transaction in transactions]
-        self.received = max(self.received, *ends, Lsn(idle or 0))
-        self._items.put_nowait(Received(list(transactions), None if idle is None else Lsn(idle)))
 
 
 @dataclass
@@ -81,7 +64,7 @@ def flowing(plain_applier: Applier) -> Maker:
         relation = await plain_applier.relation("t")
         script, counters = Script(), Counters()
         target = await plain_applier.open()
-        flow = Flow(cast("ReplicationStream", script), target, Metrics(), counters, LagTracker())
+        flow = Flow(script, target, Metrics(), counters, LagTracker())
         task = asyncio.create_task(flow.run(interval))
         try:
             yield Flowing(script, counters, plain_applier, relation, task)
@@ -106,7 +89,7 @@ async def test_law_3_what_was_received_does_not_count_before_it_is_committed(flo
         await it.until(lambda: it.counters.progress == START)
         with psycopg.connect(it.applier.database.dsn) as other:
             other.execute("LOCK TABLE t")
-            it.script.hand_out([transaction(insert(it.relation, "1", "x"), lsn=2000)])
+            it.script.hand_out(transaction(insert(it.relation, "1", "x"), lsn=2000))
             it.script.hand_out(idle=3000)
             await it.until(lambda: it.counters.received > START)
             await asyncio.sleep(0.1)
@@ -123,13 +106,13 @@ async def test_law_3_no_idle_advance_is_made_inside_a_transaction_that_is_still_
         await it.until(lambda: it.counters.progress == 2000)
         # this one waits for its interval, and before that a transaction begins
         it.script.hand_out(idle=3000)
-        it.script.hand_out([piece(insert(it.relation, "1", "x"), lsn=4000)])
+        it.script.hand_out(piece(insert(it.relation, "1", "x"), lsn=4000))
 
         until = asyncio.get_running_loop().time() + 4 * INTERVAL
         await it.until(lambda: asyncio.get_running_loop().time() > until)
 
         assert it.applier.progress() in (2000, 3000)
-        it.script.hand_out([transaction(insert(it.relation, "2", "x"), lsn=4000)])
+        it.script.hand_out(transaction(insert(it.relation, "2", "x"), lsn=4000))
         await it.until(lambda: it.counters.progress == 4008)
         assert it.applier.rows(ROWS) == [(1,), (2,)]
 
@@ -139,25 +122,23 @@ async def test_law_2_pieces_are_seen_with_the_last_of_them_and_what_came_before_
 ) -> None:
     async with flowing(NEVER) as it:
         it.script.hand_out(
-            [
-                transaction(insert(it.relation, "1", "before"), lsn=2000),
-                piece(insert(it.relation, "2", "piece"), lsn=3000),
-            ]
+            transaction(insert(it.relation, "1", "before"), lsn=2000),
+            piece(insert(it.relation, "2", "piece"), lsn=3000),
         )
-        it.script.hand_out([piece(insert(it.relation, "3", "piece"), update(it.relation, "1", "piece"), lsn=3000)])
+        it.script.hand_out(piece(insert(it.relation, "3", "piece"), update(it.relation, "1", "piece"), lsn=3000))
         await it.until(lambda: it.counters.changes == 4)
 
         assert it.applier.rows(ROWS) == [(1,)]
         assert it.counters.transactions == 1
         assert it.applier.progress() == 2008
-        it.script.hand_out([transaction(insert(it.relation, "4", "last"), lsn=3000)], idle=5000)
+        it.script.hand_out(transaction(insert(it.relation, "4", "last"), lsn=3000), idle=5000)
         await it.until(lambda: it.counters.progress >= 3008)
         assert it.applier.rows(ROWS) == [(1,), (2,), (3,), (4,)]
 
 
 async def test_law_2_a_transaction_whose_last_piece_never_comes_leaves_nothing(flowing: Maker) -> None:
     async with flowing(NEVER) as it:
-        it.script.hand_out([piece(insert(it.relation, "1", "x"), lsn=2000)])
+        it.script.hand_out(piece(insert(it.relation, "1", "x"), lsn=2000))
         await it.until(lambda: it.counters.changes == 1)
         it.task.cancel()
         await asyncio.gather(it.task, return_exceptions=True)
@@ -169,8 +150,8 @@ async def test_law_2_a_transaction_whose_last_piece_never_comes_leaves_nothing(f
 
 async def test_law_4_nothing_that_comes_after_a_change_that_does_not_fit_is_applied(flowing: Maker) -> None:
     async with flowing(NEVER) as it:
-        it.script.hand_out([transaction(update(it.relation, "1", "x"), lsn=2000)])
-        it.script.hand_out([transaction(insert(it.relation, "2", "x"), lsn=3000)], idle=4000)
+        it.script.hand_out(transaction(update(it.relation, "1", "x"), lsn=2000))
+        it.script.hand_out(transaction(insert(it.relation, "2", "x"), lsn=3000), idle=4000)
 
         with pytest.raises(DivergenceError):
             await asyncio.wait_for(it.task, SOON)

@@ -1,7 +1,6 @@
 """A backlog that touches very many tables: each takes locks on the target until its batch is committed."""
 
 import asyncio
-from typing import cast
 
 import pytest
 
@@ -11,10 +10,9 @@ from replicator.flow import Flow
 from replicator.lag import LagTracker
 from replicator.model import Transaction
 from replicator.pulse import Counters
-from replicator.source.stream import ReplicationStream
 from tests.fixtures.applying import TINY, Applier
 from tests.fixtures.changes import insert, transaction
-from tests.integration.test_flow import Script
+from tests.fixtures.script import Script
 
 TABLES = 12
 
@@ -28,12 +26,12 @@ async def test_a_batch_ends_where_it_has_touched_many_tables(
         plain_applier.execute(f"CREATE TABLE t{number} (id int PRIMARY KEY)")
     relations = [await plain_applier.relation(f"t{number}") for number in range(TABLES)]
     script, metrics = Script(), Metrics()
-    moving = Flow(cast("ReplicationStream", script), await plain_applier.open(), metrics, Counters(), LagTracker())
+    moving = Flow(script, await plain_applier.open(), metrics, Counters(), LagTracker())
     changes: list[Transaction] = [
         transaction(*(insert(relation, str(n)) for n in range(TINY + 1)), lsn=2000 + 100 * number)
         for number, relation in enumerate(relations)
     ]
-    script.hand_out(changes)
+    script.hand_out(*changes)
 
     task = asyncio.create_task(moving.run(3600))
     try:

@@ -11,31 +11,16 @@ from monitoring.metrics import Metrics
 from replicator import control
 from replicator.errors import FencedError
 from replicator.lag import LagTracker
-from replicator.lsn import Lsn
 from replicator.model import LogicalMessage, Relation, TableState, Transaction, Truncate
 from replicator.pulse import Counters
-from replicator.source.stream import Received
 from replicator.spool.flow import HoldingFlow
 from replicator.spool.target import HoldingTarget
 from tests.fixtures.applying import START, Applier
 from tests.fixtures.changes import insert, piece, transaction
+from tests.fixtures.script import Script
 
 INTERVAL = 0.05
 SNAPSHOT = 5000
-
-
-class Script:
-    """What a stream hands out, when the test says so."""
-
-    def __init__(self) -> None:
-        self.received = START
-        self._items: asyncio.Queue[Received] = asyncio.Queue()
-
-    async def next(self) -> Received:
-        return await self._items.get()
-
-    def hand_out(self, *transactions: Transaction, idle: int | None = None) -> None:
-        self._items.put_nowait(Received(list(transactions), Lsn(idle) if idle else None))
 
 
 class Spooled:
