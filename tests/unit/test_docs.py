@@ -38,3 +38,10 @@ def test_each_line_names_a_test_that_exists(line: str) -> None:
 @pytest.mark.parametrize("page", PAGES)
 def test_the_tables_are_read(page: str) -> None:
     assert len(lines_of(page)) > PAGES[page]
+
+
+def test_the_laws_name_files_that_exist() -> None:
+    named = re.findall(r"`((?:replicator|bootstrap)/[\w/.]*)`", (ROOT / "docs" / "invariants.md").read_text())
+
+    assert len(named) > 10
+    assert [path for path in named if not (ROOT / path).exists()] == []
