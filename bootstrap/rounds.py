@@ -24,7 +24,6 @@ from bootstrap.places import (
 from bootstrap.refresh import make_needed
 from bootstrap.schema import copy_schema, copy_tables_schema
 from bootstrap.snapshot import Keeper, keep_snapshot
-from bootstrap.transfer import Listener, Transfer
 from bootstrap.work import Work, needing_round
 from replicator import control
 from replicator.catalog import PublishedTable, read_shapes
@@ -185,6 +184,8 @@ class Round:
             self._work.show(dict.fromkeys(names, state))
             if state is TableState.COPIED:
                 copied.add(by_name[name] for name in names)
+
+        from bootstrap.transfer import Listener, Transfer  # noqa: PLC0415  # asyncpg: a restart copies nothing
 
         transfer = Transfer(
             self._work.settings,

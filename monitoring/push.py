@@ -66,12 +66,9 @@ class Pusher:
 
 
 @contextlib.asynccontextmanager
-async def pushing(settings: Settings, metrics: Metrics, health: Health) -> AsyncIterator[None]:
-    """Push while the block runs, and once more at its end; not at all without REPLICATOR_PUSHGATEWAY_URL."""
-    if settings.pushgateway_url is None:
-        yield
-        return
-    url = _parse(settings.pushgateway_url.get_secret_value())
+async def pushing(address: str, settings: Settings, metrics: Metrics, health: Health) -> AsyncIterator[None]:
+    """Push while the block runs, and once more at its end. Raises ConfigurationError if ``address`` is no URL."""
+    url = _parse(address)
     # a user and a password in the URL go into a header, where no log shows them
     auth = httpx.BasicAuth(url.username, url.password) if url.username else None
     async with httpx.AsyncClient(timeout=_TIMEOUT, auth=auth) as client:

@@ -64,10 +64,7 @@ class _Server(uvicorn.Server):
 
 @contextlib.asynccontextmanager
 async def http_server(settings: Settings, metrics: Metrics, health: Health) -> AsyncIterator[None]:
-    """Serve while the block runs; not at all if REPLICATOR_HTTP_PORT is 0. Raises ConfigurationError at the start."""
-    if settings.http_port == 0:
-        yield
-        return
+    """Serve while the block runs. Raises ConfigurationError at the start."""
     with _listen(settings.http_host, settings.http_port) as listener:
         server = _Server(_uvicorn_config(application(metrics, health)))
         serving = asyncio.create_task(server.serve(sockets=[listener]), name="http server")

@@ -4,26 +4,17 @@ import asyncio
 import contextlib
 import gc
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from typing import Final, NoReturn
 
 import structlog
 
+from monitoring.exposure import exposed
 from monitoring.health import Health
 from monitoring.metrics import Metrics
-from monitoring.push import pushing
-from monitoring.server import http_server
 from replicator import control
-from replicator.check import Finding, Severity, check
 from replicator.config import Settings
-from replicator.errors import (
-    MigrationRemovedError,
-    Reason,
-    ReplicatorError,
-    ServerUnavailableError,
-    Side,
-    UnknownHostError,
-)
+from replicator.errors import MigrationRemovedError, ReplicatorError, Side, UnknownHostError
 from replicator.lag import LagTracker
 from replicator.lease import Lease, hold_lease
 from replicator.model import Phase
@@ -41,32 +32,10 @@ async def run(settings: Settings, *, stream: bool = True) -> None:
 
     Raises the error that stopped the worker for good.
     """
-    _spare_the_collector()
+    gc.freeze()  # what was imported stays
     metrics, health = Metrics(), Health(settings.lease_timeout)
-    async with http_server(settings, metrics, health), pushing(settings, metrics, health):
+    async with exposed(settings, metrics, health):
         await Worker(settings, metrics, health).run(stream=stream)
-
-
-def _spare_the_collector() -> None:
-    """Changes come by the million and hold no cycles: looking for some in them costs a seventh of the worker's time."""
-    gc.freeze()
-    gc.set_threshold(100_000, 50, 100)
-
-
-class NotReadyError(ReplicatorError):
-    """The preflight found what blocks the migration; each of the ``findings`` has its own side and remedy."""
-
-    side = Side.CONFIGURATION
-    hint = "Follow the remedies, then start again; `replicator check` shows them all."
-
-    def __init__(self, findings: Sequence[Finding]) -> None:
-        super().__init__(f"the preflight found {len(findings)} obstacle(s)")
-        self.findings = findings
-
-    @property
-    def reasons(self) -> Sequence[Reason]:
-        """One a finding."""
-        return [Reason(finding.side, finding.message, finding.remedy) for finding in self.findings]
 
 
 class Worker:
@@ -121,17 +90,14 @@ class Worker:
             self._metrics.set_lag(None, None)
 
     async def _preflight(self) -> None:
-        """Before anything is made on either server, let the check say whether it can work at all."""
+        """A migration that has begun needs none: its worker may be back before what the check needs is loaded."""
         async with connected(self._settings.target, Side.TARGET, "preflight") as target:
             self._has_connected = True
             if await control.exists(target) and await control.read_migration(target) is not None:
                 return
-        findings = await check(self._settings)
-        obstacles = [finding for finding in findings if finding.severity is Severity.BLOCKED]
-        if obstacles and all(finding.passing for finding in obstacles):
-            raise ServerUnavailableError(obstacles[0].message, side=obstacles[0].side)
-        if obstacles:
-            raise NotReadyError(obstacles)
+        from replicator.preflight import require_ready
+
+        await require_ready(self._settings)
 
     @staticmethod
     async def _is_done(lease: Lease) -> bool:

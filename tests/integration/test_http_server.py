@@ -9,6 +9,7 @@ import time
 import httpx
 import pytest
 
+from monitoring.exposure import exposed
 from monitoring.health import Health
 from monitoring.metrics import Metrics
 from monitoring.server import http_server
@@ -152,7 +153,7 @@ def test_an_address_that_is_not_ours_is_a_configuration_error() -> None:
 
 def test_port_zero_serves_nothing() -> None:
     async def scenario() -> int:
-        async with http_server(settings(0), Metrics(), healthy()):
+        async with exposed(settings(0), Metrics(), healthy()):
             return len(asyncio.all_tasks())
 
     assert asyncio.run(scenario()) == 1

@@ -9,9 +9,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from structlog.testing import capture_logs
 
+from monitoring.exposure import exposed
 from monitoring.health import Health
 from monitoring.metrics import Metrics
-from monitoring.push import pushing
 from replicator.config import Settings
 from replicator.errors import ConfigurationError
 from replicator.model import Phase
@@ -58,6 +58,7 @@ def settings(url: str | None, **others: object) -> Settings:
             "SOURCE_DATABASE_URL": "postgresql://source/app",
             "TARGET_DATABASE_URL": "postgresql://target/app",
             "pushgateway_url": url,
+            "http_port": 0,
             "push_interval": 0.05,
             **others,
         }
@@ -80,7 +81,7 @@ def test_metrics_are_pushed_again_and_again_as_one_group(receiver: Receiver) -> 
     metrics = Metrics()
 
     async def scenario() -> None:
-        async with pushing(settings(receiver.address, instance="my app/eu"), metrics, leader()):
+        async with exposed(settings(receiver.address, instance="my app/eu"), metrics, leader()):
             metrics.set_phase(Phase.STREAMING)
             await pushes(receiver, 3)
 
@@ -94,7 +95,7 @@ def test_the_last_figures_are_pushed_when_the_worker_stops(receiver: Receiver) -
     metrics = Metrics()
 
     async def scenario() -> None:
-        async with pushing(settings(receiver.address, push_interval=3600), metrics, leader()):
+        async with exposed(settings(receiver.address, push_interval=3600), metrics, leader()):
             await pushes(receiver, 1)
             metrics.divergences.inc()
 
@@ -108,7 +109,7 @@ def test_a_worker_that_waits_for_the_lease_does_not_overwrite_the_other_ones_fig
     health.wait_for_lease()
 
     async def scenario() -> None:
-        async with pushing(settings(receiver.address), Metrics(), health):
+        async with exposed(settings(receiver.address), Metrics(), health):
             await asyncio.sleep(0.3)
 
     asyncio.run(scenario())
@@ -119,7 +120,7 @@ def test_an_outage_is_logged_once_and_its_end_once(receiver: Receiver) -> None:
     receiver.status = 500
 
     async def scenario() -> None:
-        async with pushing(settings(receiver.address), Metrics(), leader()):
+        async with exposed(settings(receiver.address), Metrics(), leader()):
             await pushes(receiver, 4)
             receiver.status = 202
             await pushes(receiver, 8)
@@ -137,7 +138,7 @@ def test_a_pushgateway_that_is_away_never_harms_the_worker() -> None:
         address = gone.address
 
     async def scenario() -> str:
-        async with pushing(settings(address), Metrics(), leader()):
+        async with exposed(settings(address), Metrics(), leader()):
             await asyncio.sleep(0.3)
             return "worked on"
 
@@ -151,7 +152,7 @@ def test_a_password_in_the_url_travels_in_a_header_and_shows_in_no_log(receiver:
     receiver.status = 401
 
     async def scenario() -> None:
-        async with pushing(settings(f"http://me:s3cret@{receiver.address}"), Metrics(), leader()):
+        async with exposed(settings(f"http://me:s3cret@{receiver.address}"), Metrics(), leader()):
             await pushes(receiver, 1)
 
     with capture_logs() as logs:
@@ -163,7 +164,7 @@ def test_a_password_in_the_url_travels_in_a_header_and_shows_in_no_log(receiver:
 
 def test_without_a_pushgateway_nothing_runs() -> None:
     async def scenario() -> int:
-        async with pushing(settings(None), Metrics(), leader()):
+        async with exposed(settings(None), Metrics(), leader()):
             return len(asyncio.all_tasks())
 
     assert asyncio.run(scenario()) == 1
@@ -172,7 +173,7 @@ def test_without_a_pushgateway_nothing_runs() -> None:
 @pytest.mark.parametrize("url", ["http://host:no-port", "http://"])
 def test_an_unreadable_url_is_a_configuration_error(url: str) -> None:
     async def scenario() -> None:
-        async with pushing(settings(url), Metrics(), leader()):
+        async with exposed(settings(url), Metrics(), leader()):
             pass
 
     with pytest.raises(ConfigurationError, match="REPLICATOR_PUSHGATEWAY_URL"):

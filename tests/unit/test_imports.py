@@ -35,7 +35,14 @@ def of_the_worker() -> set[str]:
     return loaded("replicator.cli", "replicator.worker")
 
 
-@pytest.mark.parametrize("other", ["replicator.demo", "replicator.cutover", "replicator.status", "replicator.cleanup"])
+@pytest.mark.parametrize("other", ["demo", "cutover", "status", "cleanup", "check"])
 def test_the_worker_loads_no_other_command(other: str, of_the_worker: set[str]) -> None:
     """Given `replicator run`, then what only other commands do is not loaded."""
-    assert other not in of_the_worker
+    assert f"replicator.{other}" not in of_the_worker
+
+
+@pytest.mark.parametrize("library", ["asyncpg", "httpx", "starlette", "uvicorn"])
+def test_the_worker_loads_no_library_that_a_restart_may_not_need(library: str, of_the_worker: set[str]) -> None:
+    """Given a migration whose tables are copied, and neither HTTP nor a Pushgateway, then their libraries are not
+    loaded."""
+    assert library not in of_the_worker
