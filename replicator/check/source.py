@@ -11,7 +11,6 @@ from replicator.postgres import connect
 from replicator.source.slot import NO_FREE_SLOT_REMEDY, OLD_TRANSACTIONS_REMEDY, WAL_LEVEL_REMEDY, identify
 
 OLDEST_VERSION: Final = 140_000
-_MIB: Final = 1024 * 1024
 
 _MAY_REPLICATE: Final[LiteralString] = """
 SELECT rolreplication OR rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user

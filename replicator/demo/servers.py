@@ -76,7 +76,7 @@ class Server:
     ) -> None:
         self.superuser = superuser
         self.password = secrets.token_hex(8)
-        self.port = _free_port()
+        self.port = free_port()
         self._settings = {**_SETTINGS, **({} if durable else _WITHOUT_FSYNC), **(settings or {})}
         self._account = server_account()
         self._process: subprocess.Popen[bytes] | None = None
@@ -264,7 +264,8 @@ def _quoted(value: str) -> str:
     return "'" + value.replace("'", "''") + "'"
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """One of this machine's that nobody has taken yet."""
     for port in random.sample(_PORTS, 100):
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind((HOST, port))

@@ -21,12 +21,12 @@ from bootstrap.pgdump import find_pg_dump
 from replicator.cleanup import cleanup
 from replicator.config import Settings
 from replicator.demo.roles import RENDER_ROLE, SUPABASE_ROLE
+from replicator.demo.servers import free_port
 from replicator.model import Phase
 from replicator.status import read_status, render
 from tests.fixtures.databases import Database, settings_for
 from tests.fixtures.tls import KEY_PASSWORD, TlsPair
 from tests.fixtures.worker import Worker, run_command, wait_caught_up, wait_for_phase
-from tests.integration.test_http_server import free_port
 
 ODD: Final = " p%41@:/'\"\\?#&=+[x]ü\u00a0ﬁ🐘\t{} "
 PASSWORDS: Final = {"source": f"{ODD}source-secret", "target": f"{ODD}target-secret"}

@@ -20,6 +20,7 @@ import psycopg
 from rich.console import Console
 from rich.table import Table
 
+from replicator.config import MIB
 from replicator.demo.roles import SUPABASE_ROLE, render_like, supabase_like
 from replicator.demo.worker import command, environment
 from tests.benchmarks import frame
@@ -30,7 +31,6 @@ from tests.benchmarks.stage import Lab, settings_of
 from tests.benchmarks.usage import peak_mebibytes
 from tests.fixtures.databases import Database
 
-MIB: Final = 1024 * 1024
 BASE_MIB: Final = 256
 ROWS: Final = 4
 """The bound: so much, and so many times the largest row."""

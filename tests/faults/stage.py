@@ -1,5 +1,8 @@
 """One migration that is taken through many faults: it streams by way of two proxies, under live writers."""
 
+import os
+import random
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -81,6 +84,22 @@ def make_stage(source: Database, target: Database, folder: Path, **changes: Any)
 def wait_told(migration: Migration, words: str, times: int = 1, timeout: float = 30) -> None:
     """Wait until the worker has said so since it was started."""
     wait_until(lambda: migration.worker.current_log.count(words) >= times, timeout, f"the worker says: {words}")
+
+
+def wait_progress(migration: Migration) -> None:
+    """Wait until progress has moved."""
+    before = migration.target.value(_PROGRESS)
+    wait_until(lambda: migration.target.value(_PROGRESS) != before, what="progress")
+
+
+_PROGRESS = "SELECT lsn FROM replicator.progress"
+
+
+def seeded() -> random.Random:
+    """Chance, which the printed seed brings again."""
+    seed = int(os.environ.get("REPLICATOR_TEST_SEED", time.time_ns()))
+    print("REPLICATOR_TEST_SEED", seed)
+    return random.Random(seed)
 
 
 def assert_stops_with(migration: Migration, side: str, *words: str) -> None:

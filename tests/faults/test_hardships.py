@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import psycopg
 import pytest
 
-from tests.faults.stage import Stage, wait_told
+from tests.faults.stage import Stage, wait_progress, wait_told
 from tests.fixtures.databases import Database
 from tests.fixtures.migration import Migration
 from tests.fixtures.waiting import wait_until
@@ -165,5 +165,4 @@ def slowed(stage: Stage, *, delay: float = 0.0, rate: int = 0) -> Iterator[None]
 def wait_for_some(migration: Migration) -> None:
     """Wait until a few batches have come through."""
     for _ in range(3):
-        before = migration.target.value(_PROGRESS)
-        wait_until(lambda before=before: migration.target.value(_PROGRESS) != before, what="progress")  # type: ignore[misc]
+        wait_progress(migration)

@@ -1,11 +1,8 @@
 """kill -9 at named points of the code: before and after each commit, confirmation, change of phase and round."""
 
 import itertools
-import os
-import random
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -15,7 +12,7 @@ import pytest
 from replicator.demo.worker import environment
 from tests.faults.conftest import StageFactory
 from tests.faults.dying import owner_and_name
-from tests.faults.stage import Stage
+from tests.faults.stage import Stage, seeded
 from tests.fixtures.databases import Database
 from tests.fixtures.migration import Migration
 from tests.fixtures.waiting import wait_until
@@ -73,12 +70,6 @@ def wait_killed(migration: Migration, point: str, meanwhile: Callable[[], object
 
     wait_until(ended, timeout=60, what=f"killed at {point}", interval=0.2)
     assert migration.worker.wait() == KILLED, migration.worker.current_log[-2000:]
-
-
-def seeded() -> random.Random:
-    seed = int(os.environ.get("REPLICATOR_TEST_SEED", time.time_ns()))
-    print("REPLICATOR_TEST_SEED", seed)
-    return random.Random(seed)
 
 
 @pytest.mark.fault(

@@ -6,8 +6,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from tests.faults.stage import Stage
-from tests.faults.test_named_points import seeded
+from tests.faults.stage import Stage, seeded
 from tests.fixtures.migration import add_ballast
 from tests.fixtures.proxy import Proxy
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.faults.conftest import StageFactory
 from tests.faults.restoring import restore, save
-from tests.faults.stage import Stage, assert_stops_with, begin_again, wait_told
+from tests.faults.stage import Stage, assert_stops_with, begin_again, wait_progress, wait_told
 from tests.fixtures.databases import Database, new_source
 from tests.fixtures.live import LiveApp
 from tests.fixtures.migration import Migration, differences
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.long
 REMEDY = "Run `replicator cleanup`, empty the target, and start the migration again"
 
 _PUBLICATION = "SELECT pubname FROM pg_publication"
-_PROGRESS = "SELECT lsn::text FROM replicator.progress"
+_UPDATE = "UPDATE accounts SET balance = balance + 1 WHERE id = (SELECT id FROM accounts ORDER BY id LIMIT 1)"
 
 
 # --- the slot ---------------------------------------------------------------------------------------------------------
@@ -116,8 +116,7 @@ def restored(migration: Migration, *, timeline: bool) -> Iterator[None]:
     """The source as it was before the last seconds, in which the target has taken changes; its app goes on there."""
     save(migration.source.server)
     wait_until(lambda: migration.source.value("SELECT count(*) > 0 FROM pg_publication"), what="the source")
-    before = migration.target.value(_PROGRESS)
-    wait_until(lambda: migration.target.value(_PROGRESS) != before, what="progress")
+    wait_progress(migration)
     time.sleep(2)
     migration.app.stop()
     wait_caught_up(migration.source, migration.target, migration.worker)
@@ -163,9 +162,7 @@ def test_an_open_transaction_at_the_slots_creation(
     migration = new_stage(source, target, slot_timeout=2).migration
     with psycopg.connect(source.dsn, autocommit=True) as other:
         other.execute("BEGIN")
-        other.execute(
-            "UPDATE accounts SET balance = balance + 1 WHERE id = (SELECT id FROM accounts ORDER BY id LIMIT 1)"
-        )
+        other.execute(_UPDATE)
         if prepared:
             other.execute("PREPARE TRANSACTION 'abandoned'")
         migration.worker.start()
@@ -182,12 +179,9 @@ def test_a_prepared_transaction_that_is_abandoned_while_it_streams(own_stage: St
     migration.start()
     with psycopg.connect(migration.source.dsn, autocommit=True) as other:
         other.execute("BEGIN")
-        other.execute(
-            "UPDATE accounts SET balance = balance + 1 WHERE id = (SELECT id FROM accounts ORDER BY id LIMIT 1)"
-        )
+        other.execute(_UPDATE)
         other.execute("PREPARE TRANSACTION 'abandoned'")
-        before = migration.target.value(_PROGRESS)
-        wait_until(lambda: migration.target.value(_PROGRESS) != before, what="progress")
+        wait_progress(migration)
         migration.worker.kill()
         migration.start()
         time.sleep(2)

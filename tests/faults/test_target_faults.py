@@ -11,7 +11,7 @@ from psycopg import sql
 from tests.faults.conftest import StageFactory
 from tests.faults.disks import Disk, small_disk
 from tests.faults.restoring import become_standby, data_of, promote, restore, save
-from tests.faults.stage import Stage, assert_stops_with, begin_again, blocked_target, wait_told
+from tests.faults.stage import Stage, assert_stops_with, begin_again, blocked_target, wait_progress, wait_told
 from tests.fixtures.databases import Database
 from tests.fixtures.gates import ROWS, gates_on
 from tests.fixtures.migration import Migration, add_ballast
@@ -160,9 +160,8 @@ def test_a_target_that_lost_its_last_commits(source: Database, target: Database,
 def test_a_target_that_lost_what_was_confirmed(own_stage: Stage) -> None:
     migration = own_stage.migration
     migration.start()
-    saved = migration.target.value(_PROGRESS)
     save(migration.target.server)
-    wait_until(lambda: migration.target.value(_PROGRESS) != saved, what="progress")
+    wait_progress(migration)
     saved = migration.target.value(_PROGRESS)
     wait_until(lambda: migration.source.value(_CONFIRMED, [saved]), what="a confirmation")
 

@@ -12,6 +12,7 @@ from bootstrap.copy import Relay
 from bootstrap.run import bootstrap
 from bootstrap.transfer import Transfer
 from monitoring.metrics import Metrics
+from replicator.config import MIB
 from replicator.errors import CopyError, FencedError, ReplicatorError, ServerUnavailableError, Side, SnapshotLostError
 from replicator.model import TableName, TableState
 from tests.fixtures.bootstrapping import assert_equal, read_deferred, read_records, run_bootstrap, take_lease
@@ -49,8 +50,6 @@ SELECT pg_terminate_backend(pid) FROM pg_stat_activity
 """
 
 SLOTS = "SELECT slot_name, confirmed_flush_lsn FROM pg_replication_slots WHERE database = current_database()"
-
-MIB = 1024 * 1024
 
 
 @pytest.fixture

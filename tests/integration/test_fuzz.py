@@ -4,6 +4,7 @@ The messages are real ones of a real server, cut, lengthened, bent and mixed. `R
 more of them.
 """
 
+import contextlib
 import os
 import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
@@ -247,12 +248,9 @@ def test_messages_in_any_order_and_shape_are_refused_or_put_together(
 ) -> None:
     """Given a stream with messages lost, repeated, mixed and bent, then the assembler raises nothing but its error."""
     messages, assembler = data.draw(disordered(captured)), Assembler(data.draw(st.sampled_from([1, 1000, 10**6])))
-    try:
+    with contextlib.suppress(ProtocolError):
         for message in messages:
             assembler.feed(message)
-    except ProtocolError:
-        return
-    assert assembler.size >= 0
 
 
 def play(messages: Sequence[bytes]) -> list[Transaction]:
@@ -283,10 +281,8 @@ def test_streamed_transactions_in_any_order_and_shape_are_refused_or_read(
     streamed: Sequence[bytes], data: st.DataObject
 ) -> None:
     messages = data.draw(disordered(streamed))
-    try:
+    with contextlib.suppress(ProtocolError):
         play(messages)
-    except ProtocolError:
-        return
 
 
 @thorough

@@ -9,7 +9,8 @@ from pathlib import Path
 from monitoring.health import Health
 from monitoring.metrics import Metrics
 from monitoring.server import http_server
-from tests.integration.test_http_server import free_port, settings
+from replicator.demo.servers import free_port
+from tests.integration.test_http_server import settings
 
 DOCKERFILE = (Path(__file__).parents[2] / "Dockerfile").read_text()
 

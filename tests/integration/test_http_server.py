@@ -14,14 +14,9 @@ from monitoring.health import Health
 from monitoring.metrics import Metrics
 from monitoring.server import http_server
 from replicator.config import Settings
+from replicator.demo.servers import free_port
 from replicator.errors import ConfigurationError
 from replicator.model import Phase
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-    return port
 
 
 def settings(port: int, host: str = "127.0.0.1") -> Settings:

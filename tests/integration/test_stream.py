@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from replicator.config import MIB
 from replicator.demo.servers import StopMode
 from replicator.errors import ReplicatorError, ServerUnavailableError, SlotBusyError, SlotLostError, SourceError
 from replicator.lsn import Lsn, parse_lsn
@@ -32,7 +33,6 @@ from tests.fixtures.databases import Database, drop, new_source
 from tests.fixtures.proxy import ProxyMaker
 from tests.fixtures.servers import AnyServer, ServerMaker
 
-MIB = 1024 * 1024
 SLOT_PREFIX = "replicator_test_"
 IN_TIME = 30
 """Seconds that nothing here should ever take."""

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 import psycopg
 import pytest
 
+from replicator.config import MIB
 from replicator.lsn import Lsn, parse_lsn
 from replicator.model import Change, Insert, Transaction
 from replicator.pgoutput.streamed import Subtransactions
@@ -16,7 +17,6 @@ from replicator.pgoutput.transactions import Assembler
 from replicator.source.stream import ReplicationStream
 from tests.fixtures.databases import Database
 
-MIB = 1024 * 1024
 SESSIONS = 4
 
 _SCHEMA = """

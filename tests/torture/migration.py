@@ -8,6 +8,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, Final
 
+from replicator.config import MIB
 from replicator.model import Phase
 from tests.fixtures.databases import Database, settings_for
 from tests.fixtures.dumps import dumped_schema
@@ -21,8 +22,6 @@ from tests.torture.surroundings import surround
 _TIMEOUT: Final = 120.0
 _AT_ONCE: Final = 5
 """Statements between two looks at the worker."""
-
-_MIB: Final = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +53,8 @@ def invented_plan(random: Random, cases: Sequence[Case]) -> Plan:
     killed = mostly(random, 0.5)
     return Plan(
         settings={
-            "buffer_bytes": random.choice((_MIB, 64 * _MIB)),
-            "split_bytes": _MIB,
+            "buffer_bytes": random.choice((MIB, 64 * MIB)),
+            "split_bytes": MIB,
             "copy_jobs": random.randint(1, 3),
             "spool": random.choice(("auto", "always")),
         },

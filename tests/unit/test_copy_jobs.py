@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 
 from bootstrap.jobs import Piece, plan_jobs, single_jobs, split_tables
 from replicator.catalog import Part, PublishedTable
+from replicator.config import MIB
 from replicator.model import ReplicaIdentity, TableName
 
 BLOCK = 8192
-MIB = 1024 * 1024
 
 
 def table(name: str, *sizes: int, row_filter: str | None = None, columns: tuple[str, ...] = ("id",)) -> PublishedTable:

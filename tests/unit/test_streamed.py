@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from replicator.config import MIB
 from replicator.errors import LocalDiskError, ProtocolError
 from replicator.model import Insert, LogicalMessage, Transaction
 from replicator.pgoutput.large import LARGE
@@ -17,8 +18,6 @@ from replicator.pgoutput.streamed import NOT_ORDINARY, Subtransactions, read_xid
 from replicator.pgoutput.transactions import Assembler
 from replicator.source.streamed import Streamed
 from tests.fixtures import wire
-
-MIB = 1024 * 1024
 
 
 class Fed:

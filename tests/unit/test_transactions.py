@@ -4,12 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from replicator.config import MIB
 from replicator.errors import ProtocolError
 from replicator.model import Insert, LogicalMessage, Transaction
 from replicator.pgoutput.transactions import Assembler
 from tests.fixtures import wire
-
-MIB = 1024 * 1024
 
 
 def fed(assembler: Assembler, *payloads: bytes) -> list[Transaction]:
