@@ -9,7 +9,6 @@ the batches grow by themselves.
 
 import asyncio
 import time
-from collections.abc import Sequence
 from typing import Final, Protocol
 
 from monitoring.metrics import Metrics
@@ -18,7 +17,7 @@ from replicator.apply.target import Target
 from replicator.errors import SchemaMismatchError
 from replicator.lag import LagTracker
 from replicator.lsn import Lsn
-from replicator.model import POSTGRES_EPOCH, Relation, Transaction
+from replicator.model import POSTGRES_EPOCH, Transaction
 from replicator.pulse import Counters
 from replicator.source.stream import Received
 
@@ -52,7 +51,7 @@ class Flow:
         self._idle_lsn: Lsn | None = None
         self._advanced_at = 0.0
         self.taken = target.progress
-        """The commit record of the newest transaction that was taken: once applied, progress lies beyond it."""
+        """The commit record of the newest transaction that was received: once applied, progress lies beyond it."""
 
     @property
     def progress(self) -> Lsn:
@@ -71,12 +70,12 @@ class Flow:
     async def _pass_on(self, received: Received) -> None:
         self._counters.received = self._stream.received
         self._sample_lag(received)
-        for transaction in received.transactions:
-            self.taken = transaction.commit_lsn
-            if (unfamiliar := self._batch.unfamiliar(transaction)) or not transaction.complete:
-                await self._take(transaction, unfamiliar)
-            else:
-                self._batch.add(transaction)
+        transactions, added = received.transactions, 0
+        if transactions:
+            self.taken = transactions[-1].commit_lsn
+        while (added := self._batch.add_familiar(transactions, added)) < len(transactions):
+            await self._take(transactions[added])
+            added += 1
         if self._batch.transactions:
             await self._commit()
         self._idle_lsn = received.idle_lsn or self._idle_lsn
@@ -96,10 +95,10 @@ class Flow:
             oldest = received.transactions[0]
             self._lag.sample(oldest.committed_at / 1_000_000 + POSTGRES_EPOCH, Lsn(oldest.commit_lsn + 1))
 
-    async def _take(self, transaction: Transaction, unfamiliar: Sequence[Relation]) -> None:
+    async def _take(self, transaction: Transaction) -> None:
         """Fold a transaction into the batch; a piece of a large one goes to the target without a commit."""
         try:
-            for relation in unfamiliar:
+            for relation in self._batch.unfamiliar(transaction):
                 await self._target.prepare(relation, transaction.commit_lsn)
                 self._touched.add(relation.oid)
         except SchemaMismatchError:

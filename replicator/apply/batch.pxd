@@ -5,6 +5,8 @@ from replicator.model cimport Delete, Insert, Relation, RowChange, Transaction, 
 
 cdef object Truncate, LogicalMessage
 
+cpdef marker_of(Transaction transaction)
+
 cdef class Batch:
     cdef object _rules
     cdef list _segments
@@ -16,6 +18,8 @@ cdef class Batch:
     cdef public object end_lsn
     cdef readonly Py_ssize_t size
     cpdef add(self, Transaction transaction)
+    @cython.locals(transaction=Transaction, index=Py_ssize_t)
+    cpdef Py_ssize_t add_familiar(self, list transactions, Py_ssize_t start) except -1
     @cython.locals(found=list, relation=Relation, last=Relation)
     cpdef list unfamiliar(self, Transaction transaction)
     cdef _add(self, change, unsigned long long commit_lsn)

@@ -6,7 +6,7 @@ ends the *segment*. Nothing here hides a conflict: what cannot follow from a con
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -79,6 +79,18 @@ class Batch:
         if transaction.complete:
             self.end_lsn = transaction.end_lsn
             self.transactions += 1
+
+    def add_familiar(self, transactions: Sequence[Transaction], start: int) -> int:
+        """Fold in transactions from ``start`` on, up to a piece or one that is `unfamiliar`; returns where that is.
+
+        Raises as `add`.
+        """
+        for index in range(start, len(transactions)):
+            transaction = transactions[index]
+            if not transaction.complete or self.unfamiliar(transaction):
+                return index
+            self.add(transaction)
+        return len(transactions)
 
     def unfamiliar(self, transaction: Transaction) -> list[Relation]:
         """The relations that a transaction touches and this batch has no changes of, each once."""

@@ -410,6 +410,17 @@ def test_the_relations_that_are_new_to_a_batch_come_once_each() -> None:
     assert batch.unfamiliar(transaction(insert(T, "2", "x", "y"), insert(OTHER, "1"))) == [OTHER]
 
 
+def test_transactions_are_added_up_to_a_piece_or_a_new_relation() -> None:
+    batch = folded(insert(T, "1", "x", "y"))
+    familiar = transaction(insert(T, "2", "x", "y"), lsn=200)
+    new, cut = transaction(insert(OTHER, "1"), lsn=300), piece(insert(T, "3", "x", "y"), lsn=400)
+
+    assert batch.add_familiar([familiar, new], 0) == 1
+    assert batch.add_familiar([new, cut], 1) == 1
+    assert batch.add_familiar([new], 1) == 1
+    assert (batch.changes, batch.end_lsn) == (2, familiar.end_lsn)
+
+
 # --- law 4: what cannot follow from a consistent beginning ------------------------------------------------------------
 
 K1, K2 = ["1", None, None], ["2", None, None]
