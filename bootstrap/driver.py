@@ -25,7 +25,6 @@ else:
 _TCP_OPTIONS: Final = {"TCP_KEEPIDLE": 20, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 4, "TCP_USER_TIMEOUT": 300_000}
 """In seconds, the last in milliseconds: long, because a target that is busy elsewhere reads nothing for a while."""
 
-
 _CHUNK_BYTES: Final = 1024 * 1024
 """What asyncio reads at once; its own 256 KiB cost four times as many rounds through the event loop."""
 

@@ -29,9 +29,7 @@ def connect_arguments(dsn: str, side: Side, purpose: str, settings: Mapping[str,
     Raises ConfigurationError when a certificate file that the connection string names cannot be read.
     """
     parts = {name: str(value) for name, value in conninfo_to_dict(dsn).items() if value is not None}
-    arguments: dict[str, Any] = {
-        argument: parts[name] for name, argument in _AS_THEY_ARE.items() if name in parts
-    }  # fmt: skip
+    arguments: dict[str, Any] = {argument: parts[name] for name, argument in _AS_THEY_ARE.items() if name in parts}
     if host := parts.get("hostaddr") or parts.get("host"):
         arguments["host"] = host.split(",")
         arguments["port"] = _ports(parts.get("port", ""), len(arguments["host"]))

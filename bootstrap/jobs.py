@@ -11,7 +11,7 @@ from replicator.model import TableName
 from replicator.postgres import qualified
 
 LARGE_BYTES: Final = 4 * 1024 * 1024
-"""A table below this size shares a transaction with others."""
+"""A table below this size shares a transaction with others, and its format is not asked for."""
 
 _JOB_BYTES: Final = 16 * 1024 * 1024
 _JOB_TABLES: Final = 100

@@ -27,7 +27,7 @@ def compiled() -> frozenset[str]:
 
 def describe() -> str:
     """All, some or none of them, for people."""
-    slow = [name for name in HOT_PATH if name not in compiled()]
+    slow = sorted(set(HOT_PATH) - compiled())
     if not slow:
         return "compiled"
     return "not compiled" if len(slow) == len(HOT_PATH) else f"compiled but for {', '.join(slow)}"

@@ -45,19 +45,6 @@ the start-up, which is the time from the start of the command until it has taken
 processes together (consumer, source and target), as a multiple of native's. **Bold** is what misses its goal.
 """
 
-_LATENCY: Final = """\
-## Latency
-
-`python -m tests.benchmarks.latency`: from the moment at which a commit has returned to the app until its row is seen
-on the target, in milliseconds.
-"""
-
-_GROWTH: Final = """\
-## Cost as the work grows
-
-`python -m tests.benchmarks.growth`: one, four and sixteen times as much. Ratios are to the smallest size.
-"""
-
 _SATURATION: Final = """\
 ### What saturates first
 
@@ -71,11 +58,22 @@ _LARGEST: Final = """\
 As above; copying uses several processes of each server, so these can keep more than one core busy.
 """
 
-_MORE: Final = {
+_SECTIONS: Final = {
+    "latency": """\
+## Latency
+
+`python -m tests.benchmarks.latency`: from the moment at which a commit has returned to the app until its row is seen
+on the target, in milliseconds.
+""",
+    "growth": """\
+## Cost as the work grows
+
+`python -m tests.benchmarks.growth`: one, four and sixteen times as much. Ratios are to the smallest size.
+""",
     "snapshot": "## Copying\n\n`python -m tests.benchmarks.snapshot`: the rows with their indexes.\n",
     "memory": "## Memory\n\n`python -m tests.benchmarks.memory`.\n",
 }
-"""Other benchmarks' sections, when they have written their files."""
+"""The other benchmarks' headings, by the names of their files."""
 
 
 def read(folder: Path) -> Reports:
@@ -103,10 +101,9 @@ def page(reports: Reports) -> str:
     lines = [_INTRODUCTION, *_goals(reports)]
     if "catchup" in reports:
         lines += [_CATCH_UP, *_catch_up(reports["catchup"])]
-    for name, heading in {"latency": _LATENCY, "growth": _GROWTH, **_MORE}.items():
-        if name in reports:
-            lines += [heading, *_comparisons(reports[name])]
-        if name == "growth" and name in reports:
+    for name in (known for known in _SECTIONS if known in reports):
+        lines += [_SECTIONS[name], *_comparisons(reports[name])]
+        if name == "growth":
             lines += [_LARGEST, *_saturation(reports[name], dict(map(_largest, reports[name].comparisons)))]
     return "\n".join(lines).rstrip() + "\n"
 

@@ -58,10 +58,6 @@ class Series:
         known = [value for measure in self.measures if (value := measure.value(name)) is not None]
         return median(known) if known else None
 
-    def median_cpu(self) -> float | None:
-        """The median processor seconds."""
-        return self.median(CPU)
-
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
@@ -93,7 +89,7 @@ class Comparison:
     @property
     def costs(self) -> list[str]:
         """CPU, if somebody could tell."""
-        return [CPU] if any(series.median_cpu() is not None for series in self.series) else []
+        return [CPU] if any(series.median(CPU) is not None for series in self.series) else []
 
     @property
     def timed(self) -> list[str | None]:
