@@ -99,8 +99,7 @@ async def connect(
         raise connect_error(error, side, dsn) from None
     try:
         with reporting(side, "preparing the session"):
-            await connection.execute(_set_statement(side))
-            await connection.execute(LATER_SETTINGS)
+            await connection.execute(_preparation(side))
             if autocommit is False:
                 await connection.set_autocommit(False)
     except BaseException:  # cancelled, too: nobody else knows of this connection
@@ -119,14 +118,15 @@ async def connected(dsn: str, side: Side, purpose: str) -> AsyncIterator[Connect
         await connection.close()
 
 
-def _set_statement(side: Side) -> sql.Composed:
-    """One statement, without parameters: a replication connection speaks the simple protocol only."""
-    return sql.SQL("; ").join(
+def _preparation(side: Side) -> sql.Composed:
+    """All in one round trip, without parameters: a replication connection speaks the simple protocol only."""
+    statements = [
         sql.SQL("SET {} = {}").format(
             sql.Identifier(name), sql.Literal(value) if name != "search_path" else sql.Identifier(value)
         )
         for name, value in session_settings(side).items()
-    )
+    ]
+    return sql.SQL("; ").join([*statements, sql.SQL(LATER_SETTINGS)])
 
 
 def endpoint(dsn: str) -> str:
