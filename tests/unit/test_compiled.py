@@ -11,7 +11,14 @@ import pytest
 from replicator.compiled import HOT_PATH, compiled, describe
 
 ROOT: Final = Path(__file__).parents[2]
-JUDGES: Final = ("test_decoder.py", "test_transactions.py", "test_batch.py", "test_batch_property.py")
+JUDGES: Final = (
+    "test_decoder.py",
+    "test_transactions.py",
+    "test_streamed.py",
+    "test_stream_buffer.py",
+    "test_batch.py",
+    "test_batch_property.py",
+)
 
 
 def test_what_is_compiled_is_what_the_project_says() -> None:
