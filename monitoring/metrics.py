@@ -122,6 +122,12 @@ class Metrics:
         self.slot_retained_bytes.set(retained_bytes)
         self.slot_safe_bytes.set(inf if safe_bytes is None else safe_bytes)
 
+    def set_target_connections(self, counts: Mapping[str, int]) -> None:
+        """Show our sessions on the target, by what they are for."""
+        self.target_connections.clear()
+        for kind, count in counts.items():
+            self.target_connections.labels(kind=kind).set(count)
+
     def count_error(self, error: ReplicatorError) -> None:
         """Count an error on its side."""
         self.errors.labels(side=error.side.value).inc()

@@ -43,6 +43,12 @@ SELECT pg_terminate_backend(pid) FROM pg_stat_activity
 """
 """What an earlier worker left behind: sessions that still hold locks, such as a copy whose client is gone."""
 
+_CONNECTIONS: Final[LiteralString] = """
+SELECT pg_catalog.substr(application_name, length('replicator ') + 1), count(*) FROM pg_catalog.pg_stat_activity
+ WHERE datname = current_database() AND usename = current_user AND application_name LIKE 'replicator %'
+ GROUP BY 1
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Lease:
@@ -60,6 +66,14 @@ class Lease:
             raise MigrationRemovedError("the control tables are gone") from None
         except psycopg.Error as error:
             raise translate(error, Side.TARGET, "renewing the lease", otherwise=FencedError) from None
+
+    async def count_connections(self) -> dict[str, int]:
+        """Our open sessions on the target by what they are for, those of other commands too."""
+        try:
+            cursor = await self.connection.execute(_CONNECTIONS, prepare=True)
+            return dict(await cursor.fetchall())
+        except psycopg.Error as error:
+            raise translate(error, Side.TARGET, "counting sessions") from None
 
 
 @contextlib.asynccontextmanager

@@ -73,6 +73,7 @@ class Pulse:
         migration = await self.lease.beat(self._statistics())
         if migration is None and self._migration is not None:
             raise MigrationRemovedError("the migration was cleaned up while the worker ran")
+        self.metrics.set_target_connections(await self.lease.count_connections())
         self.health.renew(time.monotonic())
         self._migration = migration
         if migration is None:

@@ -187,6 +187,14 @@ async def test_law_6_what_a_worker_that_is_gone_left_behind_is_ended(target: Dat
     assert not target.value("SELECT to_regclass('copied') IS NOT NULL")
 
 
+async def test_it_counts_our_sessions_by_what_they_are_for(target: Database, session: Connection) -> None:
+    copying = "worker copy"
+    async with waiting(target) as worker:
+        lease = await worker.has_it()
+        async with connected(target.dsn, Side.TARGET, copying), connected(target.dsn, Side.TARGET, copying):
+            assert await lease.count_connections() == {"lease": 1, "test": 1, "worker copy": 2}
+
+
 async def test_two_waiting_workers_get_it_one_after_the_other(target: Database) -> None:
     async with waiting(target) as first:
         await first.has_it()

@@ -46,7 +46,7 @@ _EXTERNAL = {"push_time_seconds"}
 def exported() -> dict[str, tuple[str, ...]]:
     """The metrics as they are exposed, with their labels."""
     metrics = Metrics()
-    metrics.target_connections.labels(kind="apply").set(0)
+    metrics.set_target_connections({"worker apply": 1})
     families = metrics.registry.collect()
     return {
         family.name + ("_total" if family.type == "counter" else ""): tuple(
@@ -60,7 +60,7 @@ def exported() -> dict[str, tuple[str, ...]]:
 def series() -> set[str]:
     """The names of single series, those of histograms included."""
     metrics = Metrics()
-    metrics.target_connections.labels(kind="apply").set(0)
+    metrics.set_target_connections({"worker apply": 1})
     return {sample.name for family in metrics.registry.collect() for sample in family.samples}
 
 
