@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from replicator import control
-from replicator.catalog import SourceTable, app_schemas, managed_schemas, source_tables
+from replicator.catalog import SourceTable, app_schemas, source_tables
 from replicator.config import Settings
 from replicator.control import Migration
 from replicator.postgres import Connection
@@ -27,7 +27,6 @@ class Source:
     connection: Connection
     tables: Sequence[SourceTable]
     schemas: Sequence[str]
-    managed: Sequence[str]
     under_way: bool
 
 
@@ -53,6 +52,5 @@ async def read_source(settings: Settings, connection: Connection, target: Target
         connection=connection,
         tables=await source_tables(connection, excluded),
         schemas=await app_schemas(connection, excluded),
-        managed=await managed_schemas(connection),
         under_way=target is not None and target.migration is not None,
     )

@@ -51,7 +51,6 @@ from replicator.control.statements import (
     next_position,
     read_deferred,
     read_keys,
-    replace_deferred,
 )
 from replicator.control.steps import forget_steps, read_steps, record_step
 from replicator.control.tables import (
@@ -114,7 +113,6 @@ __all__ = [
     "register_worker",
     "remove_tables",
     "rename_table",
-    "replace_deferred",
     "set_phase",
     "set_shape",
     "set_table_states",

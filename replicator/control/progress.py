@@ -1,7 +1,6 @@
 """Progress: one row, moved by compare-and-set in the transaction that applies (law 1)."""
 
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, Final, LiteralString
 from uuid import UUID
 
@@ -23,7 +22,6 @@ class Progress:
     epoch: UUID
     lsn: Lsn
     marker: str | None
-    updated_at: datetime
     spooled: Lsn | None = None
 
     @property
@@ -39,7 +37,7 @@ async def read_progress(connection: Connection) -> Progress | None:
     if row is None:
         return None
     spooled = row["spooled"] and parse_lsn(row["spooled"])
-    return Progress(row["epoch"], parse_lsn(row["lsn"]), row["marker"], row["updated_at"], spooled)
+    return Progress(row["epoch"], parse_lsn(row["lsn"]), row["marker"], spooled)
 
 
 async def start_progress(connection: Connection, epoch: UUID, lsn: Lsn) -> None:

@@ -38,12 +38,6 @@ class KeyStatement:
 # --- for the cutover
 
 
-async def replace_deferred(connection: Connection, statements: Iterable[Deferred]) -> None:
-    """Replace the statements that wait for the cutover."""
-    await run(connection, DEFERRED.delete())
-    await add_deferred(connection, statements)
-
-
 async def add_deferred(connection: Connection, statements: Iterable[Deferred]) -> None:
     """Add statements that wait for the cutover; their positions must be new."""
     rows = [

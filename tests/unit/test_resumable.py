@@ -16,7 +16,7 @@ NOW = datetime(2025, 1, 1, tzinfo=UTC)
 IDENTITY = SourceIdentity("7000000000000000001", 1, "app", Lsn(900))
 MIGRATION = Migration(UUID(int=1), "replicator_00000000", ("p",), True, {}, "7000000000000000001", 1, "app")
 SLOT = Slot("replicator_00000000", None, Lsn(500), Lsn(400), "reserved", None, 500, Lsn(900), NOW)
-PROGRESS = Progress(UUID(int=2), Lsn(600), None, NOW)
+PROGRESS = Progress(UUID(int=2), Lsn(600), None)
 
 
 @pytest.mark.parametrize("lsn", [500, 600, 900])

@@ -59,7 +59,7 @@ def status(
     source: SourceView | ServerUnavailableError | None = None,
     error: dict[str, str] | None = None,
 ) -> Status:
-    applied = None if progress is None else control.Progress(EPOCH, Lsn(progress), None, NOW)
+    applied = None if progress is None else control.Progress(EPOCH, Lsn(progress), None)
     tables = [table("a", TableState.READY), table("b", TableState.COPIED), table("c", TableState.COPYING)]
     records = Records(migration(phase, error), applied, by or worker(), tables)
     return judge(records, source or SourceView(Lsn(1000), slot()), 15)
