@@ -9,6 +9,7 @@ cdef class KeyReader:
     cpdef bytes read(self, bytes row)
 
 cdef bytes UNCHANGED
+cdef char _BACKSLASH
 
 cpdef bint lacks(bytes row)
 

@@ -59,6 +59,7 @@ _COLUMN_TAIL: Final = struct.Struct(">Ii")
 _CHANGE_BYTES: Final = 8
 """A change's kind, its relation, which tuple follows, and that tuple's number of columns."""
 
+_TAB, _NEWLINE, _RETURN, _BACKSLASH = b"\t\n\r\\"
 _PG_CATALOG: Final = "pg_catalog"
 
 
@@ -67,6 +68,7 @@ class Decoder:
 
     def __init__(self) -> None:
         self._relations: dict[int, Relation] = {}
+        self._position = 0
         self._rarer: Final[dict[int, Callable[[bytes], Message]]] = {
             ORIGIN: _origin,
             RELATION: self._relation,
@@ -117,47 +119,87 @@ class Decoder:
         return self._relations[oid]
 
     def _changed(self, payload: bytes) -> Relation:
-        """The relation of a change, whose first tuple must have as many values as it has columns."""
+        """The relation of a change, whose first tuple has as many values as it has columns; moves to the values."""
         if len(payload) < _CHANGE_BYTES:
             raise unreadable(payload)
         oid = payload[1] << 24 | payload[2] << 16 | payload[3] << 8 | payload[4]
         relation = self._relations[oid]
         if payload[6] << 8 | payload[7] != len(relation.columns):
             raise unreadable(payload)
+        self._position = _CHANGE_BYTES
         return relation
 
     def _insert(self, payload: bytes) -> Insert:
         relation = self._changed(payload)
         if payload[5] != NEW_TUPLE:
             raise unreadable(payload)
-        row, position = _row(payload, _CHANGE_BYTES, len(relation.columns), False)
-        if position != len(payload):
+        new = self._row(payload, len(relation.columns), False)
+        if self._position != len(payload):
             raise unreadable(payload)
-        return Insert(relation, row)
+        return Insert(relation, new)
 
     def _update(self, payload: bytes) -> Update:
         relation = self._changed(payload)
         kind, count = payload[5], len(relation.columns)
-        old, old_is_full, position = None, False, _CHANGE_BYTES
+        old, old_is_full = None, False
         if kind != NEW_TUPLE:
             old_is_full = _is_full(kind)
-            old, position = _row(payload, position, count, False)
-            kind, count_new = TUPLE.unpack_from(payload, position)
+            old = self._row(payload, count, False)
+            kind, count_new = TUPLE.unpack_from(payload, self._position)
             if kind != NEW_TUPLE or count_new != count:
                 raise unreadable(payload)
-            position += TUPLE.size
-        new, position = _row(payload, position, count, True)
-        if position != len(payload):
+            self._position += TUPLE.size
+        new = self._row(payload, count, True)
+        if self._position != len(payload):
             raise unreadable(payload)
         return Update(relation, old, old_is_full, new)
 
     def _delete(self, payload: bytes) -> Delete:
         relation = self._changed(payload)
         old_is_full = _is_full(payload[5])
-        old, position = _row(payload, _CHANGE_BYTES, len(relation.columns), False)
-        if position != len(payload):
+        old = self._row(payload, len(relation.columns), False)
+        if self._position != len(payload):
             raise unreadable(payload)
         return Delete(relation, old, old_is_full)
+
+    def _row(self, payload: bytes, count: int, may_lack: bool) -> Row:
+        """Read ``count`` values at the position, which moves behind them. ``may_lack``: a value may be UNCHANGED.
+
+        The hot loop: raw values are joined, and escaped one by one only if one of them holds a special byte. Compiled,
+        nothing but ``end`` keeps it from reading beyond the message.
+        """
+        data, end, position = payload, len(payload), self._position
+        values: list[bytes] = []
+        special = False
+        while count:
+            count -= 1
+            if position >= end:
+                raise unreadable(payload)
+            kind = data[position]
+            position += 1
+            if kind == TEXT_VALUE:
+                if end - position < 4:
+                    raise unreadable(payload)
+                length = data[position] << 24 | data[position + 1] << 16 | data[position + 2] << 8 | data[position + 3]
+                position += 4
+                if not 0 <= length <= end - position:
+                    raise unreadable(payload)
+                value = data[position : position + length]
+                position += length
+                if _TAB in value or _BACKSLASH in value:  # in the line, they stand between values, and for NULL
+                    special = True
+                values.append(value)
+            elif kind == NULL_VALUE:
+                values.append(NULL)
+            elif kind == UNCHANGED_VALUE and may_lack:
+                values.append(UNCHANGED)
+            else:
+                raise unreadable(payload)
+        self._position = position
+        line = b"\t".join(values)
+        if special or _NEWLINE in line or _RETURN in line:
+            line = b"\t".join([escape(value) for value in values])
+        return line
 
     def _truncate(self, payload: bytes) -> Truncate:
         count, options = _TRUNCATE.unpack_from(payload)
@@ -166,47 +208,6 @@ class Decoder:
             raise unreadable(payload)
         oids = struct.unpack_from(f">{count}I", payload, _TRUNCATE.size)
         return Truncate(tuple(self._relations[oid] for oid in oids), bool(options & 1), bool(options & 2))
-
-
-def _row(payload: bytes, position: int, count: int, may_lack: bool) -> tuple[Row, int]:
-    """Read ``count`` values as one row; return it and where it ends. ``may_lack``: whether a value may be UNCHANGED.
-
-    The hot loop: raw values are joined, and escaped one by one only if one of them holds a special byte (an integer is
-    looked for far faster than a bytes object). Compiled, nothing but ``end`` keeps it from reading beyond the message.
-    """
-    data, end = payload, len(payload)
-    values: list[bytes] = []
-    special = False
-    while count:
-        count -= 1
-        if position >= end:
-            raise unreadable(payload)
-        kind = data[position]
-        position += 1
-        if kind == TEXT_VALUE:
-            if end - position < 4:
-                raise unreadable(payload)
-            length = data[position] << 24 | data[position + 1] << 16 | data[position + 2] << 8 | data[position + 3]
-            position += 4
-            if not 0 <= length <= end - position:
-                raise unreadable(payload)
-            value = data[position : position + length]
-            position += length
-            # tab and backslash, which stand between values, too
-            if 9 in value or 92 in value:
-                special = True
-            values.append(value)
-        elif kind == NULL_VALUE:
-            values.append(NULL)
-        elif kind == UNCHANGED_VALUE and may_lack:
-            values.append(UNCHANGED)
-        else:
-            raise unreadable(payload)
-    line = b"\t".join(values)
-    # newline and carriage return
-    if special or 10 in line or 13 in line:
-        line = b"\t".join([escape(value) for value in values])
-    return line, position
 
 
 def escape(value: bytes) -> bytes:

@@ -18,5 +18,8 @@ cdef class FrameReader:
     cdef readonly Py_ssize_t frames, transactions
     cdef readonly object end_lsn
 
-    @cython.locals(assembler=Assembler, streamed=Streamed, buffer=Buffer, transaction=Transaction, length=Py_ssize_t, frame=bytes)
+    @cython.locals(
+        assembler=Assembler, streamed=Streamed, buffer=Buffer, transaction=Transaction, length=Py_ssize_t,
+        frame=bytes, payload=bytes, data="const unsigned char *",
+    )
     cpdef read(self, Py_ssize_t limit)

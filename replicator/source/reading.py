@@ -65,22 +65,24 @@ class FrameReader:
         assembler, streamed, buffer = self._assembler, self._streamed, self._buffer
         while limit > 0:
             limit -= 1
-            length, data = self._connection.get_copy_data(1)
+            length, view = self._connection.get_copy_data(1)
             if length <= 0:
                 return _NOTHING if length == 0 else _END
             self.frames += 1
             if length > LARGE:
-                self._large = data
+                self._large = view
                 return _LARGE
-            frame = data.tobytes()
-            if frame[0] != XLOG_DATA:
+            frame = view.tobytes()
+            data = frame
+            if data[0] != XLOG_DATA:
                 return frame
-            if streamed.in_block or (len(frame) > HEADER_BYTES and frame[HEADER_BYTES] in NOT_ORDINARY):
-                streamed.take(frame[HEADER_BYTES:])
+            payload = data[HEADER_BYTES:length] if length > HEADER_BYTES else b""
+            if streamed.in_block or (payload and data[HEADER_BYTES] in NOT_ORDINARY):
+                streamed.take(payload)
                 if streamed.replaying:
                     return _COMMITTED
                 continue
-            transaction = assembler.feed(frame[HEADER_BYTES:])
+            transaction = assembler.feed(payload)
             if transaction is not None:
                 buffer.add(transaction)
                 self.transactions += 1
