@@ -158,7 +158,7 @@ PLACES: Final[Mapping[str, str]] = {
     "arguments of pg_dump": "--dbname=",
     "log of the worker": '"event": "streaming"',
     "control tables": "replicator.migration [(",
-    "/metrics": 'replicator_target_connections{kind="worker apply"} 1.0',
+    "/metrics": 'replicator_target_connections{kind="lease"} 1.0',
     "/healthz": "ok",
     "/readyz": "ok",
     "temporary files": "files: []",

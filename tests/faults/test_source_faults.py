@@ -25,13 +25,18 @@ _PUBLICATION = "SELECT pubname FROM pg_publication"
 _UPDATE = "UPDATE accounts SET balance = balance + 1 WHERE id = (SELECT id FROM accounts ORDER BY id LIMIT 1)"
 
 
+@pytest.fixture
+def migration(own_stage: Stage) -> Migration:
+    """One of the test's own, which streams."""
+    own_stage.migration.start()
+    return own_stage.migration
+
+
 # --- the slot ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.fault("source", "the slot is dropped", "ends with the error")
-def test_a_slot_that_is_dropped(own_stage: Stage) -> None:
-    migration = own_stage.migration
-    migration.start()
+def test_a_slot_that_is_dropped(migration: Migration) -> None:
     wait_until(lambda: drop_slot(migration.source), what="the slot is dropped")
 
     assert_stops_with(migration, "source", "replication slot", REMEDY)
@@ -76,9 +81,7 @@ def test_a_slot_that_is_invalidated(make_server: ServerMaker, target: Database, 
 
 @pytest.mark.fault("source", "a table is taken out of the publication and put in again", "copies it again")
 @pytest.mark.parametrize("pause", [0, 8])
-def test_a_table_that_was_not_published_for_a_while(own_stage: Stage, pause: float) -> None:
-    migration = own_stage.migration
-    migration.start()
+def test_a_table_that_was_not_published_for_a_while(migration: Migration, pause: float) -> None:
     name = migration.source.value(_PUBLICATION)
     migration.source.execute(f"ALTER PUBLICATION {name} DROP TABLE accounts", superuser=True)
     migration.source.execute("UPDATE accounts SET balance = balance + 1")
@@ -93,9 +96,7 @@ def test_a_table_that_was_not_published_for_a_while(own_stage: Stage, pause: flo
 
 
 @pytest.mark.fault("source", "the publication is dropped", "ends with the error; made again, copies again")
-def test_a_publication_that_is_dropped(own_stage: Stage) -> None:
-    migration = own_stage.migration
-    migration.start()
+def test_a_publication_that_is_dropped(migration: Migration) -> None:
     name = migration.source.value(_PUBLICATION)
     migration.source.execute(f"DROP PUBLICATION {name}", superuser=True)
 
@@ -131,17 +132,13 @@ def restored(migration: Migration, *, timeline: bool) -> Iterator[None]:
 
 
 @pytest.mark.fault("source", "restored to an earlier point: its WAL is behind our progress", "ends with the error")
-def test_a_source_that_was_restored(own_stage: Stage) -> None:
-    migration = own_stage.migration
-    migration.start()
+def test_a_source_that_was_restored(migration: Migration) -> None:
     with restored(migration, timeline=False):
         assert_stops_with(migration, "source", "but the source's WAL ends at", "Run `replicator cleanup`")
 
 
 @pytest.mark.fault("source", "failed over: it is on another timeline", "ends with the error")
-def test_a_source_that_failed_over(own_stage: Stage) -> None:
-    migration = own_stage.migration
-    migration.start()
+def test_a_source_that_failed_over(migration: Migration) -> None:
     with restored(migration, timeline=True):
         assert_stops_with(migration, "source", "is on timeline 2", "Run `replicator cleanup`")
 
@@ -174,9 +171,7 @@ def test_an_open_transaction_at_the_slots_creation(
 
 
 @pytest.mark.fault("source", "a prepared transaction is abandoned while it streams", "goes on, has its rows at its end")
-def test_a_prepared_transaction_that_is_abandoned_while_it_streams(own_stage: Stage) -> None:
-    migration = own_stage.migration
-    migration.start()
+def test_a_prepared_transaction_that_is_abandoned_while_it_streams(migration: Migration) -> None:
     with psycopg.connect(migration.source.dsn, autocommit=True) as other:
         other.execute("BEGIN")
         other.execute(_UPDATE)

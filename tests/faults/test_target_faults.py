@@ -24,6 +24,13 @@ _CONFIRMED = "SELECT confirmed_flush_lsn > %s::pg_lsn FROM pg_replication_slots 
 _PROGRESS = "SELECT lsn::text FROM replicator.progress"
 
 
+@pytest.fixture
+def migration(own_stage: Stage) -> Migration:
+    """One of the test's own, which streams."""
+    own_stage.migration.start()
+    return own_stage.migration
+
+
 # --- no room ----------------------------------------------------------------------------------------------------------
 
 
@@ -73,9 +80,7 @@ def told(migration: Migration, times: int) -> bool:
 
 
 @pytest.mark.fault("target", "no connection left on the server", "tries again, goes on when there is one")
-def test_a_server_without_a_free_connection(own_stage: Stage) -> None:
-    migration = own_stage.migration
-    migration.start()
+def test_a_server_without_a_free_connection(migration: Migration) -> None:
     with ExitStack() as others:
         while not told(migration, 2):
             try:
@@ -157,9 +162,7 @@ def test_a_target_that_lost_its_last_commits(source: Database, target: Database,
 
 
 @pytest.mark.fault("target", "restored to a point before what the slot has confirmed", "ends with the error")
-def test_a_target_that_lost_what_was_confirmed(own_stage: Stage) -> None:
-    migration = own_stage.migration
-    migration.start()
+def test_a_target_that_lost_what_was_confirmed(migration: Migration) -> None:
     save(migration.target.server)
     wait_progress(migration)
     saved = migration.target.value(_PROGRESS)
@@ -176,9 +179,7 @@ def test_a_target_that_lost_what_was_confirmed(own_stage: Stage) -> None:
 
 
 @pytest.mark.fault("target", "a table is dropped, and made again from a backup", "waits, names the table, and goes on")
-def test_a_table_that_was_dropped(own_stage: Stage) -> None:
-    migration = own_stage.migration
-    migration.start()
+def test_a_table_that_was_dropped(migration: Migration) -> None:
     migration.target.execute(
         "BEGIN; LOCK TABLE writers; CREATE TABLE backup (LIKE writers INCLUDING ALL);"
         "INSERT INTO backup SELECT * FROM writers; DROP TABLE writers CASCADE; COMMIT"
