@@ -22,12 +22,12 @@ from psycopg.conninfo import make_conninfo
 from replicator.errors import ProtocolError
 from replicator.model import Transaction
 from replicator.pgoutput import decoder as in_use
-from replicator.pgoutput.streamed import NOT_ORDINARY
 from replicator.pgoutput.transactions import Assembler
 from replicator.source.frames import read_keepalive
-from replicator.source.streamed import Streamed
 from replicator.spool.lines import Reader, encode
+from tests.fixtures.bending import HUGE, bent, disordered
 from tests.fixtures.databases import drop, new_source
+from tests.fixtures.feeding import Fed
 from tests.fixtures.servers import AnyServer
 
 FEW: Final = int(os.environ.get("REPLICATOR_TEST_EXAMPLES", "250"))
@@ -90,71 +90,6 @@ def streamed(source_server: AnyServer) -> Iterator[Sequence[bytes]]:
     small = replace(source, dsn=make_conninfo(source.dsn, options="-c logical_decoding_work_mem=64kB"))
     yield [bytes(data) for (data,) in small.fetch(MESSAGES.replace("'fuzz'", "'bent'"), ["on"])]
     drop(source)
-
-
-# --- bent messages ----------------------------------------------------------------------------------------------------
-
-HUGE: Final = [b"\xff\xff\xff\xff", b"\x80\x00\x00\x00", b"\x7f\xff\xff\xff", b"\xff\xff", b"\x00\x00\x00\x00", b"\0"]
-"""Lengths and counts of up to four billion, and none at all."""
-
-Bend = Callable[[bytearray], object]
-
-
-def _at(position: int, change: Callable[[bytearray, int], object]) -> Bend:
-    return lambda data: change(data, position % (len(data) or 1))
-
-
-def _flip(bit: int) -> Callable[[bytearray, int], object]:
-    def flip(data: bytearray, at: int) -> None:
-        if data:
-            data[at] ^= bit
-
-    return flip
-
-
-def _put(piece: bytes, room: int) -> Callable[[bytearray, int], object]:
-    """Write ``piece`` in the place of ``room`` bytes."""
-
-    def put(data: bytearray, at: int) -> None:
-        data[at : at + room] = piece
-
-    return put
-
-
-def _cut(data: bytearray, at: int) -> None:
-    del data[at:]
-
-
-PLACES: Final = st.integers(0, 5000)
-BENDS: Final[st.SearchStrategy[Bend]] = st.one_of(
-    st.builds(_at, PLACES, st.sampled_from([1 << bit for bit in range(8)]).map(_flip)),
-    st.builds(_at, PLACES, st.sampled_from(HUGE).map(lambda piece: _put(piece, len(piece)))),
-    st.builds(_at, PLACES, st.builds(_put, st.binary(max_size=20), st.integers(0, 20))),
-    st.builds(_at, PLACES, st.just(_cut)),
-)
-
-
-@st.composite
-def bent(draw: st.DrawFn, messages: Sequence[bytes]) -> bytes:
-    """One of them with up to four changes, perhaps with another one's end."""
-    different = list({(message[0], len(message)): message for message in messages if message}.values())
-    data = bytearray(draw(st.sampled_from(different)))
-    if draw(st.integers(0, 4)) == 0:
-        other = draw(st.sampled_from(different))
-        data[draw(st.integers(0, len(data))) :] = other[draw(st.integers(0, len(other))) :]
-    for bend in draw(st.lists(BENDS, max_size=4)):
-        bend(data)
-    return bytes(data)
-
-
-@st.composite
-def disordered(draw: st.DrawFn, messages: Sequence[bytes]) -> list[bytes]:
-    """All of them from one on, at up to three places some lost, and perhaps a bent one instead."""
-    places, some = st.integers(0, len(messages)), st.lists(bent(messages), max_size=1)
-    stream = list(messages[draw(st.just(0) | places) :])
-    for place, lost, instead in draw(st.lists(st.tuples(places, st.integers(0, 3), some), max_size=3)):
-        stream[place : place + lost] = instead
-    return stream
 
 
 # --- the decoder ------------------------------------------------------------------------------------------------------
@@ -255,19 +190,12 @@ def test_messages_in_any_order_and_shape_are_refused_or_put_together(
 
 def play(messages: Sequence[bytes]) -> list[Transaction]:
     """What the stream does with messages, streamed ones too."""
-    assembler, done = Assembler(10**6), []
-    kept = Streamed(assembler)
+    fed = Fed(10**6)
     try:
-        for message in messages:
-            if not (kept.in_block or message[:1] in NOT_ORDINARY):
-                done.append(assembler.feed(message))
-                continue
-            kept.take(message)
-            while kept.replaying:
-                done.append(kept.next_piece())
+        fed.feed(*messages)
     finally:
-        kept.close()
-    return [transaction for transaction in done if transaction is not None]
+        fed.streamed.close()
+    return fed.transactions
 
 
 def test_what_a_real_server_streams_is_read(streamed: Sequence[bytes]) -> None:

@@ -7,43 +7,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from replicator.config import MIB
 from replicator.errors import LocalDiskError, ProtocolError
 from replicator.model import Insert, LogicalMessage, Transaction
 from replicator.pgoutput.large import LARGE
-from replicator.pgoutput.streamed import NOT_ORDINARY, Subtransactions, read_xid
-from replicator.pgoutput.transactions import Assembler
-from replicator.source.streamed import Streamed
+from replicator.pgoutput.streamed import read_xid
 from tests.fixtures import wire
-
-
-class Fed:
-    """What comes out when messages go in, as the stream does it."""
-
-    def __init__(self, piece_bytes: int = MIB) -> None:
-        self.assembler = Assembler(piece_bytes)
-        self.streamed = Streamed(self.assembler)
-        self.transactions: list[Transaction] = []
-
-    def feed(self, *payloads: bytes) -> None:
-        for payload in payloads:
-            if self.streamed.in_block or payload[:1] in NOT_ORDINARY:
-                self.streamed.take(payload)
-                while self.streamed.replaying:
-                    self._keep(self.streamed.next_piece())
-            else:
-                self._keep(self.assembler.feed(payload))
-
-    def _keep(self, transaction: Transaction | None) -> None:
-        if transaction is not None:
-            self.transactions.append(transaction)
-
-    @property
-    def rows(self) -> list[list[bytes]]:
-        return [[c.new for c in item.changes if isinstance(c, Insert)] for item in self.transactions]
+from tests.fixtures.feeding import Fed
 
 
 @pytest.fixture
@@ -192,57 +165,6 @@ def test_of_two_streamed_transactions_the_later_description_holds_whichever_comm
     fed.feed(wire.begin(200), wire.insert(5, [b"3"]), wire.commit(200, 208))
 
     assert [columns(transaction) for transaction in fed.transactions] == [["second"], ["first"], ["second"]]
-
-
-# --- where a rollback cuts --------------------------------------------------------------------------------------------
-
-
-class Nested:
-    """Subtransactions as a session has them: what each has written, and what is left."""
-
-    def __init__(self, top: int) -> None:
-        self.top, self.stack, self.next_xid = top, [top], top + 1
-        self.messages: list[int] = []
-        self.merged: dict[int, list[int]] = {top: []}
-
-    def save(self) -> None:
-        self.stack.append(self.next_xid % 2**32)
-        self.merged[self.stack[-1]] = []
-        self.next_xid += 1
-
-    def release(self) -> None:
-        if len(self.stack) > 1:
-            ended = self.stack.pop()
-            self.merged[self.stack[-1]] += [*self.merged[ended], ended]
-
-    def rolled_back(self) -> list[int]:
-        """The subtransactions that end, the oldest first, as the source tells them: the inner ones before the outer."""
-        if len(self.stack) == 1:
-            return []
-        ended = self.stack.pop()
-        return [*sorted(self.merged[ended], key=lambda xid: (xid - self.top) % 2**32), ended]
-
-
-@settings(max_examples=300, deadline=None)
-@given(st.lists(st.sampled_from("wwwwsrb"), max_size=80), st.sampled_from([100, 2**32 - 3]))
-def test_a_rollback_leaves_exactly_what_others_wrote(steps: list[str], top: int) -> None:
-    nested, places = Nested(top), Subtransactions(top)
-    for step in steps:
-        if step == "w":
-            places.add(nested.stack[-1], len(nested.messages))
-            nested.messages.append(nested.stack[-1])
-        elif step == "s":
-            nested.save()
-        elif step == "r":
-            nested.release()
-        else:
-            ended = nested.rolled_back()
-            left = [xid for xid in nested.messages if xid not in ended]
-            for xid in ended:
-                place = places.abort(xid, len(nested.messages))
-                assert place <= len(nested.messages)
-                del nested.messages[place:]
-            assert nested.messages == left
 
 
 # --- what must not come -----------------------------------------------------------------------------------------------
