@@ -88,6 +88,7 @@ class Worker:
             self._health.source_connected = self._health.target_connected = False
             self._health.step_back()
             self._metrics.set_lag(None, None)
+            self._metrics.set_target_connections({})
 
     async def _preflight(self) -> None:
         """A migration that has begun needs none: its worker may be back before what the check needs is loaded."""
