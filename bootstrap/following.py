@@ -17,45 +17,38 @@ from replicator.source.replanning import UNPUBLISHED_STEP, adjust_publications, 
 log = structlog.get_logger(__name__)
 
 
-class Following:
-    """What a migration that has begun takes over from the source's schema."""
+async def follow(work: Work, app: str) -> Plan | None:
+    """Take over what was changed on the source since the last time; the plan of a new dump, if that was needed."""
+    published = await work.published(work.source)
+    steps = await control.read_steps(work.target)
+    copies = work.makes_schema and SCHEMA_STEP in steps
+    plan = None
+    if copies and steps.get(FOLLOWED_STEP, {}).get("fingerprint") != app:
+        await detach_partitions(work.source, work.target, work.epoch)
+        plan = await make_needed(work.settings, work.source, work.target, work.epoch)
+    deploy = await look(work.source, work.target, published, work.migration.publications)
+    if work.makes_schema and (deploy.labels or deploy.columns):
+        await add(work.target, work.epoch, deploy)
+        deploy = await look(work.source, work.target, published, work.migration.publications)
+    await settle(work.target, work.epoch, deploy)
+    return plan
 
-    def __init__(self, work: Work) -> None:
-        self._work = work
 
-    async def follow(self, app: str) -> Plan | None:
-        """Take over what was changed on the source since the last time; the plan of a new dump, if that was needed."""
-        published = await self._work.published(self._work.source)
-        steps = await control.read_steps(self._work.target)
-        copies = self._work.makes_schema and SCHEMA_STEP in steps
-        plan = None
-        if copies and steps.get(FOLLOWED_STEP, {}).get("fingerprint") != app:
-            await detach_partitions(self._work.source, self._work.target, self._work.epoch)
-            plan = await make_needed(self._work.settings, self._work.source, self._work.target, self._work.epoch)
-        deploy = await look(self._work.source, self._work.target, published, self._work.migration.publications)
-        if self._work.makes_schema and (deploy.labels or deploy.columns):
-            await add(self._work.target, self._work.epoch, deploy)
-            deploy = await look(self._work.source, self._work.target, published, self._work.migration.publications)
-        await settle(self._work.target, self._work.epoch, deploy)
-        return plan
-
-    async def publish(self) -> None:
-        """Publish what the app has now, before the round that copies what is new; tell once of what cannot be."""
-        with reporting(Side.SOURCE, "publishing tables", SourceError):
-            tables = await source_tables(self._work.source, [*self._work.settings.exclude_schemas, control.SCHEMA])
-            adjusted = await adjust_publications(
-                self._work.source, self._work.migration.publications, tables, self._work.settings
-            )
-        for event, names in (
-            ("new tables are published", adjusted.added),
-            ("tables have lost their key: REPLICA IDENTITY FULL from now on", adjusted.made_full),
-            ("tables were taken out of the publications, so that the app can go on writing to them", adjusted.removed),
-        ):
-            if names:
-                log.info(event, tables=[str(name) for name in names])
-        reasons = reasons_of(adjusted.refused)
-        told = (await control.read_steps(self._work.target)).get(UNPUBLISHED_STEP, {})
-        if reasons != told:
-            await control.record_step(self._work.target, UNPUBLISHED_STEP, reasons)
-        if new := {name: reason for name, reason in reasons.items() if name not in told}:
-            log.warning("tables are not replicated: the cutover will refuse", tables=new)
+async def publish(work: Work) -> None:
+    """Publish what the app has now, before the round that copies what is new; tell once of what cannot be."""
+    with reporting(Side.SOURCE, "publishing tables", SourceError):
+        tables = await source_tables(work.source, [*work.settings.exclude_schemas, control.SCHEMA])
+        adjusted = await adjust_publications(work.source, work.migration.publications, tables, work.settings)
+    for event, names in (
+        ("new tables are published", adjusted.added),
+        ("tables have lost their key: REPLICA IDENTITY FULL from now on", adjusted.made_full),
+        ("tables were taken out of the publications, so that the app can go on writing to them", adjusted.removed),
+    ):
+        if names:
+            log.info(event, tables=[str(name) for name in names])
+    reasons = reasons_of(adjusted.refused)
+    told = (await control.read_steps(work.target)).get(UNPUBLISHED_STEP, {})
+    if reasons != told:
+        await control.record_step(work.target, UNPUBLISHED_STEP, reasons)
+    if new := {name: reason for name, reason in reasons.items() if name not in told}:
+        log.warning("tables are not replicated: the cutover will refuse", tables=new)

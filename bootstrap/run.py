@@ -11,7 +11,7 @@ from uuid import UUID
 import structlog
 
 from bootstrap.fingerprint import Fingerprint, read_app, read_ours
-from bootstrap.following import Following
+from bootstrap.following import follow, publish
 from bootstrap.keys import ANALYZE_STEP, CopiedTables, analyze_roots, make_rest
 from bootstrap.leaving import note_left
 from bootstrap.names import follow_names
@@ -65,12 +65,12 @@ class Bootstrap:
         """
         plan = None
         if self._work.migration.owns_publications and not is_new:
-            await Following(self._work).publish()
+            await publish(self._work)
         seen = Fingerprint(app, await read_ours(self._work.source, self._work.migration))
         if is_new:
             await Round(self._work).run(is_main=True)
         else:
-            plan = await Following(self._work).follow(app)
+            plan = await follow(self._work, app)
         while await self._is_unfinished():
             await Round(self._work).run(is_main=False)
         await pass_over(self._work.target, self._work.epoch)
