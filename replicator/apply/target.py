@@ -1,25 +1,23 @@
 """The target's apply session: batches in, one transaction each, with progress and epoch in it (laws 1 and 2)."""
 
-from collections.abc import Iterable
-from typing import ClassVar, Final, LiteralString, Self
+from collections.abc import Sequence
+from typing import ClassVar, Final, Self
 from uuid import UUID
 
 import psycopg
-from psycopg import AsyncRawCursor, sql
-from psycopg.rows import TupleRow
 
 from replicator import control
 from replicator.apply.batch import NEVER, Batch, Rule, TableChanges
 from replicator.apply.keyed import KeyedChanges
-from replicator.apply.rows import unchanged_positions
+from replicator.apply.pipeline import Pipeline, Statement
 from replicator.apply.stages import Stages
-from replicator.apply.statements import Statements, truncate
+from replicator.apply.statements import truncate
 from replicator.apply.tables import read_target_table, require_shape
-from replicator.apply.values import parameters, register
+from replicator.apply.values import register
 from replicator.apply.writer import TableWriter
 from replicator.errors import ApplyError, ProtocolError, ReplicatorError, SchemaMismatchError, Side, UnknownTableError
 from replicator.lsn import INVALID, Lsn, format_lsn
-from replicator.model import Relation, Row, TableState, Truncate
+from replicator.model import Relation, TableState, Truncate
 from replicator.postgres import Connection, connect, translate
 
 _TINY: Final = 40
@@ -40,7 +38,7 @@ ended there would begin anew and end there again. What a worker that is gone lef
 class Target:
     """Applies batches. One instance a session: after any error it is closed, and the next one reads progress anew."""
 
-    _advance: ClassVar[LiteralString] = control.ADVANCE
+    _advance: ClassVar[control.Advance] = control.ADVANCE
 
     def __init__(
         self,
@@ -59,6 +57,7 @@ class Target:
         self._rules: dict[Relation, Rule] = {}
         self._writers: dict[Relation, TableWriter] = {}
         self._stages = Stages()
+        self._rows = Pipeline(connection)
         self.in_transaction = False
         self.progress = progress
 
@@ -189,7 +188,7 @@ class Target:
         self.progress = lsn
 
     async def _move(self, lsn: Lsn, marker: str | None) -> None:
-        await control.advance(self._connection, self._epoch, self.progress, lsn, marker, statement=self._advance)
+        await control.advance(self._connection, self._epoch, self.progress, lsn, marker, how=self._advance)
 
     def _check_follows(self, batch: Batch) -> None:
         """A table without a key would take a transaction twice, and nothing would tell."""
@@ -227,7 +226,7 @@ class Target:
         tables = segments[0] if segments else []
         if sum(len(changes) for changes in tables) > _TINY:
             return False
-        rows: list[_RowStatement] = []
+        rows: list[Statement] = []
         for changes in tables:
             statements = self._row_by_row(changes)
             if statements is None:
@@ -248,41 +247,29 @@ class Target:
                 writer.always_stages = writer.statements.table.has_other_unique
         return done
 
-    def _row_by_row(self, changes: TableChanges) -> "list[_RowStatement] | None":
+    def _row_by_row(self, changes: TableChanges) -> list[Statement] | None:
         """One statement a row, in an order that frees unique values first; None where the table needs staging."""
         writer = self._writers[changes.relation]
-        statements = writer.statements
+        table, statements = writer.statements.table, writer.row_statements
         if writer.always_stages:
             return None
         if not isinstance(changes, KeyedChanges):
-            return None if changes.removed else _inserts(statements, changes.inserts)
-        if changes.moves or (changes.updates and (statements.table.always_replaces or not statements.table.settable)):
+            return None if changes.removed else statements.inserts(changes.inserts)
+        if changes.moves or (changes.updates and (table.always_replaces or not table.settable)):
             return None
-        work: list[_RowStatement] = [(statements.delete_row(), [*parameters(key)]) for key in changes.deletes]
-        for key, row in changes.updates:
-            unchanged = unchanged_positions(row)
-            positions = statements.updated_positions(unchanged)
-            if not positions:
-                return None
-            values = parameters(row)
-            work.append((statements.update_row(unchanged), [*(values[i] for i in positions), *parameters(key)]))
-        return work + _inserts(statements, changes.inserts)
+        updates = [statements.update(key, row) for key, row in changes.updates]
+        if not all(updates):
+            return None
+        return [*statements.deletes(changes.deletes), *filter(None, updates), *statements.inserts(changes.inserts)]
 
-    async def _pipeline(self, batch: Batch, rows: "list[_RowStatement]") -> bool:
+    async def _pipeline(self, batch: Batch, rows: Sequence[Statement]) -> bool:
         """Send all at once, then commit only if each statement changed exactly one row."""
-        cursors: list[AsyncRawCursor[TupleRow]] = []
-        async with self._connection.pipeline():
-            await self._connection.execute("BEGIN")
-            for statement, values in rows:
-                cursors.append(await AsyncRawCursor(self._connection).execute(statement, values, prepare=True))
-            advanced = await self._connection.execute(
-                self._advance,
-                control.advance_parameters(self._epoch, self.progress, batch.end_lsn, batch.marker),
-                prepare=True,
-            )
-        if any(cursor.rowcount != 1 for cursor in cursors):
+        moved = self._advance.parameters(self._epoch, self.progress, batch.end_lsn, batch.marker)
+        advance = self._advance.statement.encode(), [None if text is None else text.encode() for text in moved]
+        *changed, advanced = await self._rows.begin([*rows, advance])
+        if any(count != 1 for count in changed):
             return False
-        control.assert_advanced(advanced.rowcount, self.progress)
+        control.assert_advanced(advanced, self.progress)
         await self._connection.execute("COMMIT")
         return True
 
@@ -291,13 +278,6 @@ class Target:
             await self._connection.execute(statement.encode())
         except psycopg.Error as error:
             raise translate(error, Side.TARGET, statement.lower(), otherwise=ApplyError) from None
-
-
-_RowStatement = tuple[sql.Composed, list[object]]
-
-
-def _inserts(statements: Statements, rows: Iterable[Row]) -> list[_RowStatement]:
-    return [(statements.insert_row(), [*parameters(row)]) for row in rows]
 
 
 def position(batch: Batch) -> str:

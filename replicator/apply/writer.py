@@ -11,6 +11,7 @@ from psycopg.rows import TupleRow
 from replicator.apply.keyed import KeyedChanges
 from replicator.apply.keyless import KeylessChanges
 from replicator.apply.lines import Groups, Rows, chunks, grouped, staged
+from replicator.apply.row_statements import RowStatements
 from replicator.apply.single import SingleRows, Values
 from replicator.apply.stages import Stages
 from replicator.apply.statements import DELETE_GROUP, Statements, TargetTable
@@ -37,6 +38,7 @@ class TableWriter:
         self._connection = connection
         self._table = table
         self.statements = Statements(table, stage)
+        self.row_statements = RowStatements(self.statements)
         self.always_stages = False
         self._singly = SingleRows(self.statements, self._run_single)
         self._stages = stages

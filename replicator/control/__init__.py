@@ -18,9 +18,9 @@ from replicator.control.migration import (
 )
 from replicator.control.progress import (
     ADVANCE,
+    Advance,
     Progress,
     advance,
-    advance_parameters,
     assert_advanced,
     read_progress,
     start_progress,
@@ -70,6 +70,7 @@ __all__ = [
     "NO_TABLE",
     "SCHEMA",
     "TABLE_NAMES",
+    "Advance",
     "Chunk",
     "Deferred",
     "KeyStatement",
@@ -82,7 +83,6 @@ __all__ = [
     "add_keys",
     "add_tables",
     "advance",
-    "advance_parameters",
     "assert_advanced",
     "begin_spool",
     "create",

@@ -1,10 +1,12 @@
 """Progress: one row, moved by compare-and-set in the transaction that applies (law 1)."""
 
 from dataclasses import dataclass
-from typing import Any, Final, LiteralString
+from typing import Final, LiteralString
 from uuid import UUID
 
 import sqlalchemy as sa
+from psycopg import AsyncRawCursor
+from psycopg.rows import TupleRow
 
 from replicator.control.schema import PROGRESS, run
 from replicator.errors import FencedError
@@ -45,17 +47,31 @@ async def start_progress(connection: Connection, epoch: UUID, lsn: Lsn) -> None:
     await run(connection, PROGRESS.insert().values(epoch=epoch, lsn=format_lsn(lsn)))
 
 
-ADVANCE: Final[LiteralString] = """
+@dataclass(frozen=True, slots=True)
+class Advance:
+    """A compare-and-set of progress, the last statement of every apply transaction; must change exactly one row.
+
+    Its parameters are the epoch, the old LSN, the new one and, where it ``marks``, the marker or NULL.
+    """
+
+    statement: LiteralString
+    marks: bool
+
+    def parameters(self, epoch: UUID, old: Lsn, new: Lsn, marker: str | None) -> list[str | None]:
+        """Them as text."""
+        place = [str(epoch), format_lsn(old), format_lsn(new)]
+        return [*place, marker] if self.marks else [*place]
+
+
+ADVANCE: Final = Advance(
+    """
 UPDATE replicator.progress
-   SET lsn = %(new)s, marker = coalesce(%(marker)s, marker), updated_at = clock_timestamp()
- WHERE epoch = %(epoch)s AND lsn = %(old)s::pg_lsn
-"""
-"""Law 1's compare-and-set, the last statement of every apply transaction; must change exactly one row."""
-
-
-def advance_parameters(epoch: UUID, old: Lsn, new: Lsn, marker: str | None) -> dict[str, Any]:
-    """The parameters of ADVANCE."""
-    return {"epoch": epoch, "old": format_lsn(old), "new": format_lsn(new), "marker": marker}
+   SET lsn = $3, marker = coalesce($4, marker), updated_at = clock_timestamp()
+ WHERE epoch = $1 AND lsn = $2::pg_lsn
+""",
+    marks=True,
+)
+"""Law 1's."""
 
 
 async def advance(
@@ -65,12 +81,11 @@ async def advance(
     new: Lsn,
     marker: str | None = None,
     *,
-    statement: LiteralString = ADVANCE,
+    how: Advance = ADVANCE,
 ) -> None:
     """Move progress from ``old`` to ``new``, or raise FencedError: then the caller must roll back."""
-    # prepared here as it is in pipelines: where one is aborted, the driver would take for prepared what it was only
-    # going to prepare, if it had run the same statement without before
-    cursor = await connection.execute(statement, advance_parameters(epoch, old, new, marker), prepare=True)
+    cursor: AsyncRawCursor[TupleRow] = AsyncRawCursor(connection)
+    await cursor.execute(how.statement, how.parameters(epoch, old, new, marker), prepare=True)
     assert_advanced(cursor.rowcount, old)
 
 

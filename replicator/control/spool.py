@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Final, LiteralString, NamedTuple
 from uuid import UUID
 
+from replicator.control.progress import Advance
 from replicator.errors import FencedError
 from replicator.lsn import Lsn, format_lsn, parse_lsn
 from replicator.postgres import Connection
@@ -15,11 +16,10 @@ from replicator.postgres import Connection
 NO_TABLE: Final = 0
 """No relation has this oid."""
 
-ADVANCE_SPOOL: Final[LiteralString] = """
-UPDATE replicator.progress SET spooled = %(new)s
- WHERE epoch = %(epoch)s AND spooled = %(old)s::pg_lsn
-"""
-"""What ADVANCE is while changes are spooled: the last statement of every transaction; must change exactly one row."""
+ADVANCE_SPOOL: Final = Advance(
+    "UPDATE replicator.progress SET spooled = $3 WHERE epoch = $1 AND spooled = $2::pg_lsn", marks=False
+)
+"""What ADVANCE is while changes are spooled."""
 
 _BEGIN: Final[LiteralString] = """
 UPDATE replicator.progress SET spooled = coalesce(spooled, lsn) WHERE epoch = %s RETURNING spooled::text
