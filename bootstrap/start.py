@@ -11,10 +11,10 @@ from replicator.catalog import source_tables
 from replicator.config import Settings
 from replicator.control import Migration, Progress
 from replicator.errors import ConfigurationError, FencedError, Side, SourceError
-from replicator.postgres import Connection, connect, reporting
+from replicator.postgres import Connection, reporting
 from replicator.source.publication import create_publications, drop_publications, publication_names
 from replicator.source.resumable import check_identity, check_resumable
-from replicator.source.slot import SourceIdentity, drop_slot, identify, read_slot
+from replicator.source.slot import SourceIdentity, drop_slot, read_identity, read_slot
 
 log = structlog.get_logger(__name__)
 
@@ -25,7 +25,7 @@ async def begin(settings: Settings, epoch: UUID, source: Connection, target: Con
     Raises ConfigurationError when a setting that shapes the migration was changed, or what `check_resumable` and
     `create_publications` raise.
     """
-    identity = await _identity(settings)
+    identity = await read_identity(settings.source, "worker identity")
     migration = await control.read_migration(target)
     progress = await control.read_progress(target)
     if migration is not None and progress is not None:
@@ -42,14 +42,6 @@ async def begin(settings: Settings, epoch: UUID, source: Connection, target: Con
         migration = await _record(settings, epoch, target, identity)
     await _publish(settings, source, migration)
     return migration, True
-
-
-async def _identity(settings: Settings) -> SourceIdentity:
-    replication = await connect(settings.source, Side.SOURCE, "worker identity", replication=True)
-    try:
-        return await identify(replication)
-    finally:
-        await replication.close()
 
 
 async def _record(settings: Settings, epoch: UUID, target: Connection, identity: SourceIdentity) -> Migration:

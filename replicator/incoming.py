@@ -11,14 +11,14 @@ import structlog
 from replicator import control
 from replicator.config import Settings
 from replicator.control import Migration
-from replicator.errors import DecodingError, LocalDiskError, ReplicatorError, Side
+from replicator.errors import DecodingError, LocalDiskError, ReplicatorError
 from replicator.lease import Lease
 from replicator.lsn import Lsn
-from replicator.postgres import Connection, connect
+from replicator.postgres import Connection
 from replicator.pulse import Pulse
 from replicator.source.confirmation import Confirmation
 from replicator.source.resumable import check_resumable
-from replicator.source.slot import Slot, identify, read_keep_bytes, read_slot
+from replicator.source.slot import Slot, read_identity, read_keep_bytes, read_slot
 from replicator.source.stream import ReplicationStream
 
 log = structlog.get_logger(__name__)
@@ -80,11 +80,7 @@ class Incoming:
 
     async def _resumable_slot(self, migration: Migration) -> Slot:
         """Read the slot, and raise unless the stream may go on at the target's progress."""
-        replication = await connect(self.settings.source, Side.SOURCE, "identity", replication=True)
-        try:
-            identity = await identify(replication)
-        finally:
-            await replication.close()
+        identity = await read_identity(self.settings.source, "identity")
         progress = await control.read_progress(self.lease.connection)
         return check_resumable(await self._free_slot(migration), identity, migration, progress)
 

@@ -7,8 +7,7 @@ from psycopg.rows import class_row
 from replicator.check.context import Source
 from replicator.check.finding import Finding, blocked, from_error, warning
 from replicator.errors import ReplicatorError, Side
-from replicator.postgres import connect
-from replicator.source.slot import NO_FREE_SLOT_REMEDY, OLD_TRANSACTIONS_REMEDY, WAL_LEVEL_REMEDY, identify
+from replicator.source.slot import NO_FREE_SLOT_REMEDY, OLD_TRANSACTIONS_REMEDY, WAL_LEVEL_REMEDY, read_identity
 
 OLDEST_VERSION: Final = 140_000
 
@@ -173,13 +172,7 @@ async def replication_connection(source: Source) -> list[Finding]:
     if await cursor.fetchone() != (True,):
         return []  # `server` has said so, with the remedy
     try:
-        connection = await connect(source.settings.source, Side.SOURCE, "check", replication=True)
+        await read_identity(source.settings.source, "check")
     except ReplicatorError as error:
         return [from_error(error)]
-    try:
-        await identify(connection)
-    except ReplicatorError as error:
-        return [from_error(error)]
-    finally:
-        await connection.close()
     return []

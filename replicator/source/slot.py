@@ -24,7 +24,7 @@ from replicator.errors import (
     TransientError,
 )
 from replicator.lsn import Lsn, parse_lsn
-from replicator.postgres import Connection, describe, has_no_place, translate
+from replicator.postgres import Connection, connect, describe, has_no_place, translate
 
 SYNTAX_ERROR: Final = "42601"
 LOCK_TIMEOUT: Final = "55P03"
@@ -108,6 +108,15 @@ async def identify(connection: Connection) -> SourceIdentity:
     if row is None or row["dbname"] is None:
         raise SourceError("the source did not identify itself")
     return SourceIdentity(row["systemid"], int(row["timeline"]), row["dbname"], parse_lsn(row["xlogpos"]))
+
+
+async def read_identity(dsn: str, purpose: str) -> SourceIdentity:
+    """Ask over a replication connection of its own. Raises what `connect` and `identify` raise."""
+    connection = await connect(dsn, Side.SOURCE, purpose, replication=True)
+    try:
+        return await identify(connection)
+    finally:
+        await connection.close()
 
 
 async def create_slot(
