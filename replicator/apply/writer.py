@@ -31,7 +31,7 @@ class TableWriter:
     """Writes to one table through its staging table, inside the transaction that its caller has opened.
 
     ``always_stages``: rows of this table were refused one by one, so its unique values change hands; trying that again
-    would be in vain each time, and leave a prepared statement behind each time.
+    would be in vain each time.
     """
 
     def __init__(self, connection: Connection, table: TargetTable, stage: str, stages: Stages) -> None:
