@@ -25,8 +25,8 @@ from tests.benchmarks.stage import Lab, settings_of
 from tests.benchmarks.usage import CONSUMER, Meter
 from tests.fixtures.databases import Database
 
-_START_UP: Final = "start-up (--version)"
-_START_UP_CPU: Final = "CPU start-up"
+_EMPTY: Final = "empty database"
+_EMPTY_CPU: Final = "CPU empty database"
 _DUMP: Final = "dump"
 _RESTORE: Final = "restore"
 _ANALYZE: Final = "analyze (not in total)"
@@ -39,17 +39,19 @@ _NOTES: Final = (
     "total of replicator: schema, rows, indexes and ANALYZE, start-up included; ANALYZE is not in the total of "
     "pg_dump and pg_restore",
     "CPU: all processes together, the servers' included; CPU consumer: replicator with the pg_dump that it starts, or "
-    "its peer's programs; per GB (10^9 bytes of tables with TOAST, without indexes) its start-up is left out",
+    "its peer's programs; per GB (10^9 bytes of tables with TOAST, without indexes) without what a bootstrap of a "
+    "database without tables takes: imports, connections, slot, schema dumps",
     "no foreign keys; every run ends with a comparison of all tables (count and hash of all rows)",
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A filled source, what its tables hold, and over how many connections it is copied."""
+    """A filled source, an empty one, what the first one's tables hold, and over how many connections it is copied."""
 
     lab: Lab
     source: Database
+    empty: Database
     expected: Fingerprint
     jobs: int
 
@@ -98,19 +100,26 @@ class Replicator:
     def copy(self, task: Task, run: int) -> Measure:
         """Copy, and remove what the migration has left."""
         with task.fresh_target(f"replicator_{run}") as target:
-            settings = {
-                "copy_jobs": task.jobs,
-                "index_jobs": task.jobs,
-                "pg_bin": str(task.lab.source.installation.programs),
-            }
-            variables = environment(settings_of(task.source, target, settings))
-            meter = Meter(task.lab.source, task.lab.target)
-            ended = task.run([command(), "bootstrap"], variables)
-            servers = meter.figures(None)
-            task.run([command(), "cleanup"], variables)
-        alone = task.run([command(), "--version"], variables)
-        measure = _measure([ended], {_START_UP: alone.seconds}, servers)
-        return replace(measure, figures={**measure.figures, _START_UP_CPU: alone.cpu_seconds})
+            measure = self._bootstrap(task, task.source, target)
+        nothing = Database(task.lab.target, f"empty_{run}", render_like(task.lab.target, f"empty_{run}"))
+        with dropped_at_end(nothing):
+            alone = self._bootstrap(task, task.empty, nothing)
+        figures = {**measure.figures, _EMPTY_CPU: alone.figures[CONSUMER]}
+        return replace(measure, parts={_EMPTY: alone.seconds}, figures=figures)
+
+    @staticmethod
+    def _bootstrap(task: Task, source: Database, target: Database) -> Measure:
+        settings = {
+            "copy_jobs": task.jobs,
+            "index_jobs": task.jobs,
+            "pg_bin": str(task.lab.source.installation.programs),
+        }
+        variables = environment(settings_of(source, target, settings))
+        meter = Meter(task.lab.source, task.lab.target)
+        ended = task.run([command(), "bootstrap"], variables)
+        servers = meter.figures(None)
+        task.run([command(), "cleanup"], variables)
+        return _measure([ended], {}, servers)
 
 
 class DumpAndRestore(NamedTuple):
@@ -197,10 +206,11 @@ def _compare(lab: Lab, dataset: str, megabytes: int, options: argparse.Namespace
     tell(f"{title}: filling")
     name = f"copy_{dataset}_{megabytes}"
     source = Database(lab.source, name, supabase_like(lab.source, name))
+    empty = Database(lab.source, f"{name}_empty", supabase_like(lab.source, f"{name}_empty"))
     ways = _ways()
-    with dropped_at_end(source):
+    with dropped_at_end(source), dropped_at_end(empty):
         fill(source, dataset, megabytes)
-        task = Task(lab, source, fingerprint(source, table_names(source)), options.jobs)
+        task = Task(lab, source, empty, fingerprint(source, table_names(source)), options.jobs)
         series = frame.in_turn(title, ways, options.runs, lambda way, run: way.copy(task, run))
         facts = _facts(task, series)
     return Comparison(title, facts, series, baselines=tuple(way.name for way in ways[:-1]))
@@ -209,14 +219,14 @@ def _compare(lab: Lab, dataset: str, megabytes: int, options: argparse.Namespace
 def _facts(task: Task, series: Sequence[Series]) -> dict[str, float]:
     table_bytes, index_bytes = sizes(task.source)
     ours = next(item for item in series if item.name == Replicator.name)
-    cpu = (ours.median(CONSUMER) or 0) - (ours.median(_START_UP_CPU) or 0)
+    cpu = (ours.median(CONSUMER) or 0) - (ours.median(_EMPTY_CPU) or 0)
     return {
         "tables": len(task.expected),
         "rows": sum(rows for _, rows, _ in task.expected),
         "MB of tables": round(table_bytes / 1e6),
         "MB of indexes": round(index_bytes / 1e6),
         "connections": task.jobs,
-        "replicator's CPU seconds per GB of tables, start-up apart": round(cpu / (table_bytes / 1e9), 2),
+        "replicator's CPU seconds per GB of tables": round(cpu / (table_bytes / 1e9), 2),
     }
 
 
