@@ -46,23 +46,10 @@ class _WithSettings(TyperCommand):
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401  # typer's own copy of click has them
         """Look at the settings only now: most calls of the program ask for no help."""
-        self.epilog = _settings_help()
+        from replicator.config import Settings
+
+        self.epilog = "\b\nSettings, from the environment:\n" + "\n".join(Settings.descriptions())
         super().format_epilog(ctx, formatter)
-
-
-def _settings_help() -> str:
-    from replicator.config import Settings
-
-    lines = [
-        f"{Settings.variable(name)}: {field.description} [{_default(field.get_default())}]"
-        for name, field in Settings.model_fields.items()
-    ]
-    return "\b\nSettings, from the environment:\n" + "\n".join(lines)
-
-
-def _default(value: Any) -> str:  # noqa: ANN401  # a default may be anything
-    text = getattr(value, "value", value)
-    return "required" if "Undefined" in type(text).__name__ else f"{text!s}" if text not in ((), None, "") else "unset"
 
 
 # --- running a command ------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from replicator.errors import ConfigurationError
@@ -137,6 +138,13 @@ class Settings(BaseSettings):
             return field_or_alias
         return str(field.validation_alias or f"REPLICATOR_{field_or_alias.upper()}")
 
+    @classmethod
+    def descriptions(cls) -> list[str]:
+        """A line for each setting: its variable, what it is, and its default."""
+        return [
+            f"{cls.variable(name)}: {field.description} [{_default(field)}]" for name, field in cls.model_fields.items()
+        ]
+
     @property
     def source(self) -> str:
         """The source's connection string, secret included."""
@@ -146,6 +154,13 @@ class Settings(BaseSettings):
     def target(self) -> str:
         """The target's connection string, secret included."""
         return self.target_database_url.get_secret_value()
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
+    default = getattr(field.default, "value", field.default)
+    return "unset" if default in ((), None, "") else str(default)
 
 
 def _splits_the_password(parts: Mapping[str, object]) -> bool:
