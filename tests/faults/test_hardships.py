@@ -109,12 +109,13 @@ def test_a_table_that_is_gone_from_the_target(migration: Migration) -> None:
 @pytest.mark.parametrize("side", ["source", "target"])
 def test_sessions_that_are_ended(migration: Migration, side: str) -> None:
     database = migration.source if side == "source" else migration.target
-    names = [name for (name,) in database.fetch(_OURS, superuser=True)]
-    assert len(names) > 1
-    for name in names:
+    ended = 0
+    for (name,) in database.fetch(_OURS, superuser=True):
         before = migration.worker.current_log.count(_STREAMING)
-        database.execute(_END, [name], superuser=True)
-        wait_told(migration, _STREAMING, times=before + 1)
+        if database.fetch(_END, [name], superuser=True):  # what only looks at the schema may have ended by itself
+            wait_told(migration, _STREAMING, times=before + 1)
+            ended += 1
+    assert ended > 1
 
     migration.assert_equal()
 
