@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Final, Self, cast
 from uuid import UUID
 
 import asyncpg
@@ -248,6 +248,8 @@ class Relay:
             self._count_bytes(len(chunk))
             for start in range(0, len(chunk), _SLICE):
                 await chunks.put(chunk[start : start + _SLICE])
+            # the driver holds it until it has read the next one, and a row may be as large as memory
+            cast("bytearray", chunk).clear()
 
         try:
             status = await self._source.copy_from_query(piece.query(table), output=hand_over, format=how)

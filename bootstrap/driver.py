@@ -5,6 +5,7 @@ Both drivers' errors are told apart in one place (`replicator.postgres`), so asy
 
 import asyncio
 import contextlib
+import ctypes
 import socket
 from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
@@ -72,6 +73,15 @@ def _keep_freed_memory() -> None:
     Freeing a large block makes glibc give memory back only in larger ones (mallopt(3), M_MMAP_THRESHOLD).
     """
     bytearray(_KEPT_BYTES)
+
+
+def return_freed_memory() -> None:
+    """Give back what `_keep_freed_memory` made the C library keep: as much as a huge row, and of no use after a copy.
+
+    Where the library is not glibc, there is nothing to do.
+    """
+    with contextlib.suppress(AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 async def _pin(connection: Session, side: Side) -> None:

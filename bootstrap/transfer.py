@@ -9,6 +9,7 @@ from uuid import UUID
 import structlog
 
 from bootstrap.copy import Copied, Relay, TablesGoneError
+from bootstrap.driver import return_freed_memory
 from bootstrap.jobs import LARGE_BYTES, Job, Load, single_jobs
 from bootstrap.parallel import run_all
 from replicator.config import Settings
@@ -59,6 +60,7 @@ class Transfer:
         loads = [load for job in jobs for load in job.loads]
         progress = _Progress(deque(jobs), Counter(load.table.table for load in loads))
         await run_all(self._work(progress) for _ in range(min(self.settings.copy_jobs, len(jobs))))
+        return_freed_memory()
         return frozenset(progress.stale)
 
     async def _work(self, progress: _Progress) -> None:
