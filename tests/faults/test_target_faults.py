@@ -83,6 +83,7 @@ def told(migration: Migration, times: int) -> bool:
 def test_a_server_without_a_free_connection(migration: Migration) -> None:
     with ExitStack() as others:
         while not told(migration, 2):
+            assert migration.worker.running, "the worker ended"
             try:
                 others.enter_context(psycopg.connect(migration.target.dsn))
             except psycopg.OperationalError:
@@ -155,6 +156,7 @@ def test_a_target_that_lost_its_last_commits(source: Database, target: Database,
     migration.start()
     save(target.server)
     migration.assert_equal()
+    time.sleep(2)  # all of it would be confirmed by now
 
     restore(target.server, timeline=True)
 
