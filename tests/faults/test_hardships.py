@@ -69,17 +69,24 @@ def test_a_target_that_takes_no_connection(migration: Migration) -> None:
 @pytest.mark.fault("target", "a deadlock with another client", "one of both is rolled back; tries again")
 def test_a_deadlock_on_the_target(migration: Migration) -> None:
     """The other holds a table that the batch needs, and then asks for those that the batch has written to."""
+    wait_until(lambda: loses_a_deadlock(migration), what="the worker is the one that is rolled back")
+    assert "waiting until the target takes the change" not in migration.worker.current_log, "nobody has to do anything"
+
+    migration.assert_equal()
+
+
+def loses_a_deadlock(migration: Migration) -> bool:
+    """Provoke one, which the worker notices first, if its batch has written anything yet."""
     with psycopg.connect(migration.target.superuser_dsn) as other:
+        other.execute("SET LOCAL deadlock_timeout = '3s'")
         other.execute("LOCK TABLE writers IN ACCESS EXCLUSIVE MODE")
         wait_until(lambda: migration.target.value(_BATCH_WAITS, superuser=True), what="the batch waits")
-        touched = migration.target.fetch(_BATCH_HOLDS, superuser=True)
         try:
-            for (name,) in touched:
+            for (name,) in migration.target.fetch(_BATCH_HOLDS, superuser=True):
                 other.execute(f"LOCK TABLE {name} IN ACCESS EXCLUSIVE MODE")
         except psycopg.errors.DeadlockDetected:
             other.rollback()
-
-    migration.assert_equal()
+    return "deadlock detected" in migration.worker.current_log
 
 
 _BATCH = "l.pid IN (SELECT pid FROM pg_stat_activity WHERE application_name = 'replicator worker apply')"
