@@ -1,4 +1,4 @@
-"""Connecting to either server: pinned sessions, errors told apart, identifier quoting, the retry policies.
+"""Connecting to either server: pinned sessions, errors told apart, and identifier quoting.
 
 Rows travel as the text that PostgreSQL prints (law 7), so both sides print and read under the same settings. Supabase
 ships ``extra_float_digits = 0``, which would round floats silently, and a ``statement_timeout`` of two minutes.
@@ -6,11 +6,10 @@ ships ``extra_float_digits = 0``, which would round floats silently, and a ``sta
 
 import contextlib
 import re
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any, Final
 
 import psycopg
-import tenacity
 from psycopg import AsyncConnection, sql
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import TupleRow
@@ -263,21 +262,3 @@ def reporting(side: Side, doing: str, otherwise: type[ReplicatorError] | None = 
         yield
     except psycopg.Error as error:
         raise translate(error, side, doing, otherwise) from None
-
-
-# --- retries ---------------------------------------------------------------------------------------------------------
-
-
-def is_retryable(error: BaseException) -> bool:
-    """Whether trying again may help; anything unknown is not (law 4)."""
-    return isinstance(error, ReplicatorError) and error.retryable
-
-
-def retry_policy(timeout: float, may_retry: Callable[[BaseException], bool] = is_retryable) -> tenacity.AsyncRetrying:
-    """Backoff with jitter from 0.5 to 30 seconds; ``timeout`` in seconds, 0 for ever. Re-raises the last error."""
-    return tenacity.AsyncRetrying(
-        retry=tenacity.retry_if_exception(may_retry),
-        wait=tenacity.wait_exponential_jitter(multiplier=0.5, max=30, jitter=1),
-        stop=tenacity.stop_after_delay(timeout) if timeout else tenacity.stop_never,
-        reraise=True,
-    )

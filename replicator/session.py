@@ -64,16 +64,11 @@ class Session:
         self._pulse = Pulse(lease, source, metrics, health, self._counters, self._finished, lag)
         self._incoming = Incoming(settings, lease, source, self._pulse)
         self._spooling = Spooling(settings, lease, source, self._incoming, metrics, self._counters, lag)
-        self._streaming_since: float | None = None
         self._waits_for: str | None = None
         self._refused = INVALID
         self._known_at = INVALID
         self._seen: fingerprint.Fingerprint | None = None
         self._followed: object = None
-
-    def has_streamed_for(self, seconds: float, now: float) -> bool:
-        """Whether it had streamed for so long at ``now`` (monotonic seconds)."""
-        return self._streaming_since is not None and now - self._streaming_since >= seconds
 
     async def run(self, *, stream: bool) -> None:
         """Work until the migration is done, or, with ``stream`` False, bootstrapped. Keeps an error for `status`."""
@@ -169,7 +164,6 @@ class Session:
         if await self._spooling.is_used():
             await self._drain()
         async with self._flow(migration) as flow:
-            self._streaming_since = time.monotonic()
             watch = self._watch(migration, max(flow.progress, self._refused))
             try:
                 await _first_of(flow.run(self._settings.status_interval), self._finished.wait(), watch)

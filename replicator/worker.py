@@ -18,13 +18,14 @@ from replicator.errors import MigrationRemovedError, ReplicatorError, Side, Unkn
 from replicator.lag import LagTracker
 from replicator.lease import Lease, hold_lease
 from replicator.model import Phase
-from replicator.postgres import connected, is_retryable, retry_policy
+from replicator.postgres import connected
+from replicator.retries import is_retryable, retry_policy
 from replicator.session import Session
 
 log = structlog.get_logger(__name__)
 
 _STEADY: Final = 30
-"""Seconds of streaming after which a loss counts as a new one, with the shortest pause before the next attempt."""
+"""Seconds with both servers after which a loss counts as a new one, with the shortest pause before the next attempt."""
 
 
 async def run(settings: Settings, *, stream: bool = True) -> None:
@@ -62,15 +63,17 @@ class Worker:
         return is_retryable(error) and (self._has_connected or not isinstance(error, UnknownHostError))
 
     async def _attempt(self, *, stream: bool) -> None:
-        """Run one session. A loss after it had streamed for a while is no failure: the next pause is short again."""
-        session: Session | None = None
+        """Run one session. A loss after it had worked for a while is no failure: the next pause is short again."""
+        working_since: float | None = None
         try:
             await self._preflight()
             async with self._lease() as lease:
                 self._has_connected = self._health.target_connected = True
                 if await self._is_done(lease):
+                    working_since = time.monotonic()
                     await self._idle(lease)
                 async with connected(self._settings.source, Side.SOURCE, "worker") as source:
+                    working_since = time.monotonic()
                     self._health.source_connected = True
                     session = Session(
                         self._settings, self._metrics, self._health, lag=self._lag, lease=lease, source=source
@@ -82,7 +85,7 @@ class Worker:
                 raise
             self._metrics.reconnects.labels(side=error.side.value).inc()
             log.warning("session lost, trying again", side=error.side.value, reason=error.message)
-            if session is None or not session.has_streamed_for(_STEADY, time.monotonic()):
+            if working_since is None or time.monotonic() - working_since < _STEADY:
                 raise
         finally:
             self._health.source_connected = self._health.target_connected = False

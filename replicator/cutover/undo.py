@@ -11,7 +11,8 @@ from replicator.cutover.plan import UNDOABLE, may_undo, recorded
 from replicator.cutover.sides import on
 from replicator.errors import ReplicatorError, Side
 from replicator.model import Phase
-from replicator.postgres import connected, retry_policy
+from replicator.postgres import connected
+from replicator.retries import retry_policy
 from replicator.source import fence
 
 _PATIENCE: Final = 20.0

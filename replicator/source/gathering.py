@@ -13,7 +13,7 @@ import socket
 from collections.abc import Callable
 from typing import Final
 
-_BUSY: Final = 50
+_BUSY: Final = 10
 """Frames in one go from which on the source counts as busy."""
 
 _BYTES: Final = 65536

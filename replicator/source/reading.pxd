@@ -15,7 +15,7 @@ cdef class FrameReader:
     cdef Buffer _buffer
     cdef Streamed _streamed
     cdef Assembler _assembler
-    cdef readonly Py_ssize_t frames, transactions
+    cdef readonly Py_ssize_t frames, received, transactions
     cdef readonly object end_lsn
 
     @cython.locals(

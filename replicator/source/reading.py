@@ -37,8 +37,8 @@ _COMMITTED: Final = Pause.COMMITTED
 class FrameReader:
     """Takes the frames of one START_REPLICATION.
 
-    ``frames`` counts all of them, ``transactions`` those (and pieces) that went to the buffer; ``end_lsn`` is where the
-    last of their commits ended.
+    ``frames`` counts them, ``received`` their bytes, ``transactions`` those (and pieces) that went to the buffer;
+    ``end_lsn`` is where the last of their commits ended.
     """
 
     def __init__(self, connection: PGconn, assembler: Assembler, streamed: Streamed, buffer: Buffer) -> None:
@@ -47,7 +47,7 @@ class FrameReader:
         self._streamed = streamed
         self._buffer = buffer
         self._large: memoryview | None = None
-        self.frames = 0
+        self.frames = self.received = 0
         self.transactions = 0
         self.end_lsn = INVALID
 
@@ -69,6 +69,7 @@ class FrameReader:
             if length <= 0:
                 return _NOTHING if length == 0 else _END
             self.frames += 1
+            self.received += length
             if length > LARGE:
                 self._large = view
                 return _LARGE

@@ -21,6 +21,9 @@ from replicator.source.streamed import Streamed
 _AT_ONCE: Final = 1000
 """Frames that are read before other tasks get their turn: some milliseconds."""
 
+_LITTLE: Final = 4096
+"""Bytes; libpq makes room for twice as many at least before it reads from the socket."""
+
 _PIECES: Final = 4
 """A transaction is handed out in pieces of this part of the buffer, so that one is applied while the next is read."""
 
@@ -59,24 +62,30 @@ class Receiver:
         What came before an error is in the buffer. Raises ProtocolError, LocalDiskError, psycopg.Error, or
         ServerUnavailableError if the source shuts down.
         """
-        reader, last, drained = self._reader, self._reader.frames + _AT_ONCE, False
+        reader, last, consumed = self._reader, self._reader.frames + _AT_ONCE, None
         while (pause := self._replay()) is None:
             before = reader.frames
             found = self._read(last - before)
             if reader.frames > before:
                 self._feedback.hear()
-                drained = False
             if found is Pause.LARGE:
                 self._take_large(reader.take_large())
             elif isinstance(found, bytes):
                 self._take_keepalive(read_keepalive(found))
-            elif found is Pause.NOTHING and not drained:
-                # not before libpq's buffer is empty, or it would grow; again after any frame, as TLS holds bytes back
+            elif found is Pause.NOTHING and (consumed is None or self._may_hold_more(reader.received - consumed)):
+                # not before libpq's buffer is empty, or it would grow
                 self._connection.consume_input()
-                drained = True
+                consumed = reader.received
             elif found is not Pause.COMMITTED:
                 return found
         return pause
+
+    def _may_hold_more(self, consumed: int) -> bool:
+        """Whether there may be more where so many bytes came from: by TLS, records come one by one, and are held back.
+
+        Else little tells that it was all. To look again would cost the source more than us: it is still sending.
+        """
+        return consumed >= _LITTLE or (consumed > 0 and self._connection.ssl_in_use)
 
     def _read(self, limit: int) -> bytes | Pause:
         before = self._reader.transactions

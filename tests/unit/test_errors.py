@@ -18,7 +18,8 @@ from replicator.errors import (
     TooManyConnectionsError,
     TransientError,
 )
-from replicator.postgres import describe, is_retryable, translate
+from replicator.postgres import describe, translate
+from replicator.retries import is_retryable
 
 
 def known(parent: type[ReplicatorError] = ReplicatorError) -> Iterator[type[ReplicatorError]]:

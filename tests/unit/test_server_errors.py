@@ -14,7 +14,8 @@ from replicator.errors import (
     TooManyConnectionsError,
     UnknownHostError,
 )
-from replicator.postgres import connect, connect_error, is_retryable, translate
+from replicator.postgres import connect, connect_error, translate
+from replicator.retries import is_retryable
 
 VALUE = "a-secret-value"
 PASSWORD = "a-secret-password"
