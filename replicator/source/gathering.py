@@ -1,45 +1,40 @@
 """Letting frames gather while the source is busy.
 
-It sends every frame by itself, and being woken up for each costs it and us most of the time: measured on one machine,
-in microseconds a frame, the walsender 7.6 and reading 5.8; with this, 2.6 and 0.9. So while many come, the socket
-counts as readable only when it holds many bytes, or after a moment. Where the system does not heed that, only this gain
-is lost.
+It sends every frame by itself, and whoever takes each as it comes makes that dear: for the source, which then hands
+over every one to the network alone, for us, who are woken up, and for the target, whose batches stay small. Measured
+on one machine, 240,000 deletes: 9.0 seconds of processor for all three together, with this 6.0.
+
+So while many come, the socket is left alone for a moment. What arrives meanwhile is held by the system, and once that
+is full by the source, which then sends in large pieces.
 """
 
-import asyncio
-import contextlib
-import os
-import socket
-from collections.abc import Callable
 from typing import Final
 
-_BUSY: Final = 10
-"""Frames in one go from which on the source counts as busy."""
+_BUSY: Final = 30_000
+"""Frames a second from which on the source counts as busy: 10,000 transactions of one row."""
 
-_BYTES: Final = 65536
-_SECONDS: Final = 0.001
+_LOOK: Final = 0.001
+"""Seconds for which frames are counted at least."""
+
+_MOMENT: Final = 0.03
+"""Seconds."""
 
 
 class Gathering:
-    """How the socket of a descriptor wakes its reader up. ``read`` is called when the moment is over."""
+    """How busy the source is. Pure."""
 
-    def __init__(self, descriptor: int, read: Callable[[], None]) -> None:
-        self._socket = socket.socket(fileno=os.dup(descriptor))
-        self._read = read
-        self._timer: asyncio.TimerHandle | None = None
+    def __init__(self) -> None:
+        self._frames = 0
+        self._since = 0.0
 
-    def drained(self, frames: int) -> None:
-        """So many frames came before there were no more: wait for many bytes if they were many, else for any."""
-        busy = frames >= _BUSY
-        if busy != (self._timer is not None):
-            with contextlib.suppress(OSError):
-                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, _BYTES if busy else 1)
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = asyncio.get_running_loop().call_later(_SECONDS, self._read) if busy else None
+    def seconds(self, frames: int, now: float) -> float:
+        """For how long to let frames gather, when all that came was read; 0: not at all.
 
-    def close(self) -> None:
-        """Wake nobody up any more."""
-        if self._timer is not None:
-            self._timer.cancel()
-        self._socket.close()
+        ``frames``: how many there were so far; ``now`` is in seconds of a clock that never goes back.
+        """
+        elapsed = now - self._since
+        if elapsed < _LOOK:
+            return 0.0
+        busy = frames - self._frames > _BUSY * elapsed
+        self._frames, self._since = frames, now
+        return _MOMENT if busy else 0.0

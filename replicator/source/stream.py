@@ -57,7 +57,8 @@ class ReplicationStream:
         self._reading = False
         self._turn: asyncio.Handle | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._gathering = Gathering(self._socket, self._on_turn)
+        self._gathering = Gathering()
+        self._moment: asyncio.TimerHandle | None = None
 
     @classmethod
     async def open(
@@ -149,6 +150,8 @@ class ReplicationStream:
 
     def _resume(self) -> None:
         self._reading = True
+        if self._moment is not None:
+            self._moment.cancel()
         self._loop.add_reader(self._socket, self._on_readable)
         # what libpq holds already does not make the socket readable
         self._read_soon()
@@ -167,7 +170,6 @@ class ReplicationStream:
             self._on_readable()
 
     def _on_readable(self) -> None:
-        before = self._receiver.frames
         with self._ended_by_errors():
             pause = self._receiver.receive()
             if self._buffer:
@@ -177,9 +179,15 @@ class ReplicationStream:
             elif pause is Pause.TURN:
                 self._read_soon()
             elif pause is Pause.NOTHING:
-                self._gathering.drained(self._receiver.frames - before)
+                self._let_gather()
             else:
                 raise self._end_of_copy()
+
+    def _let_gather(self) -> None:
+        """Everything was read: while the source is busy, wait for a moment, or until the consumer wants more."""
+        if moment := self._gathering.seconds(self._receiver.frames, self._loop.time()):
+            self._pause()
+            self._moment = self._loop.call_later(moment, self._resume_unless_full)
 
     def _tick(self) -> None:
         """Keep the connection, and wake a walsender that missed a commit: 17's sometimes does (measured: 1 in 1500)."""
@@ -214,8 +222,7 @@ class ReplicationStream:
         self._failure = reason
         self._pause()
         self._receiver.close()
-        self._gathering.close()
-        for handle in (self._timer, self._turn):
+        for handle in (self._timer, self._turn, self._moment):
             if handle is not None:
                 handle.cancel()
         with contextlib.suppress(psycopg.Error):
