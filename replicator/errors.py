@@ -275,7 +275,7 @@ class EmbeddedServerError(ReplicatorError):
 
 
 class LocalDiskError(ReplicatorError):
-    """The worker cannot keep a large transaction in a temporary file until it has committed."""
+    """The worker cannot keep in a temporary file what is large: a transaction until it has committed, a huge row."""
 
     side = Side.CONFIGURATION
     hint = "Give the worker a temporary directory with room for the source's largest transactions (TMPDIR)."

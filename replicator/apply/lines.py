@@ -1,7 +1,7 @@
 # cython: annotation_typing=False
 """Rows as chunks of COPY text: large writes, and the event loop still gets its turn. Pure, and compiled."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from replicator.apply.rows import unchanged_positions
@@ -49,13 +49,18 @@ def chunks(lines: Iterable[bytes]) -> Iterator[bytes]:
         yield b"\n".join(pieces)
 
 
+def counted(images: Mapping[Row, int]) -> Iterator[bytes]:
+    """The lines of a staging table of whole rows, in chunks: how many, row."""
+    return _staged(b"", ((b"%d" % count, image) for image, count in images.items()), False)
+
+
 def staged(groups: Groups) -> Iterator[bytes]:
     """The lines of a staging table, in chunks: group, origin, row."""
     for group, (unchanged, rows) in groups.items():
         yield from _staged(b"%d\t" % group, rows, bool(unchanged))
 
 
-def _staged(head: bytes, rows: Sequence[tuple[Key, Row]], lacks: bool) -> Iterator[bytes]:
+def _staged(head: bytes, rows: Iterable[tuple[Key, Row]], lacks: bool) -> Iterator[bytes]:
     pieces: list[bytes] = []
     size = 0
     for origin, row in rows:

@@ -10,7 +10,7 @@ from psycopg.rows import TupleRow
 
 from replicator.apply.keyed import KeyedChanges
 from replicator.apply.keyless import KeylessChanges
-from replicator.apply.lines import Groups, Rows, chunks, grouped, staged
+from replicator.apply.lines import Groups, Rows, chunks, counted, grouped, staged
 from replicator.apply.row_statements import RowStatements
 from replicator.apply.single import SingleRows, Values
 from replicator.apply.stages import Stages
@@ -98,10 +98,13 @@ class TableWriter:
             for image, count in changes.removed.items():
                 await self._singly.remove_image(image, count)
         elif changes.removed:
-            line = b"%d\t%s" if self._table.columns else b"%d%s"
-            lines = (line % (count, image) for image, count in changes.removed.items())
+            text = (
+                counted(changes.removed)
+                if self._table.columns
+                else chunks(map(b"%d".__mod__, changes.removed.values()))
+            )
             await self._prepare_stage()
-            await self._copy("delete", self.statements.copy_to_stage(), chunks(lines), len(changes.removed))
+            await self._copy("delete", self.statements.copy_to_stage(), text, len(changes.removed))
             await self._checked("delete", sum(changes.removed.values()), self.statements.delete_staged_images())
         if changes.added:
             planned = sum(changes.added.values())

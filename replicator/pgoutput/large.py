@@ -1,12 +1,12 @@
-"""Decode changes whose rows are so large that each copy of one counts: straight from the driver's memory to the row.
+"""Decode changes whose rows are so large that each copy of one counts: piece by piece out of a file.
 
-The ordinary decoder slices, joins and escapes: six copies of a row that is one large value. Here there is one.
+The ordinary decoder slices, joins and escapes: six copies of a row that is one large value. Here there is the row.
 """
 
 import struct
 from collections.abc import Mapping
 from io import BytesIO
-from typing import Final
+from typing import Final, Protocol
 
 from replicator.model import NULL, UNCHANGED, Delete, Insert, Relation, Row, Update
 from replicator.pgoutput import wire
@@ -18,55 +18,90 @@ LARGE: Final = 4 * 1024 * 1024
 _CHUNK: Final = 256 * 1024
 
 
-def decode_large(message: memoryview, relations: Mapping[int, Relation]) -> Insert | Update | Delete | None:
+class LargeMessage(Protocol):
+    """A message that is not in memory."""
+
+    def __len__(self) -> int: ...
+
+    def read(self, start: int, size: int) -> bytes:
+        """At most so many bytes from ``start`` on; fewer only at the message's end."""
+
+
+def decode_large(message: LargeMessage, relations: Mapping[int, Relation]) -> Insert | Update | Delete | None:
     """Decode a whole message; None if it is no change of a row. Raises ProtocolError if it cannot be read."""
+    cursor = _Cursor(message)
     try:
-        if message[0] not in (wire.INSERT, wire.UPDATE, wire.DELETE):
+        kind = cursor.next_kind()
+        if kind not in (wire.INSERT, wire.UPDATE, wire.DELETE):
             return None
-        return _decode(message, relations[wire.read_id(message)])
-    except (IndexError, KeyError, ValueError, struct.error):
-        raise wire.unreadable(message) from None
-
-
-def _decode(message: memoryview, relation: Relation) -> Insert | Update | Delete:
-    kind, position = message[0], wire.ID.size
-    old: Row | None = None
-    old_is_full = False
-    if kind != wire.INSERT and message[position] != wire.NEW_TUPLE:
-        old_is_full = {wire.OLD_TUPLE: True, wire.KEY_TUPLE: False}[message[position]]
-        old, position = _row(message, position, relation, may_lack=False)
-    if kind == wire.DELETE:
-        if old is None:
-            raise ValueError("a deletion without its row")
-        change: Insert | Update | Delete = Delete(relation, old, old_is_full)
-    else:
-        if message[position] != wire.NEW_TUPLE:
-            raise ValueError("no new row")
-        new, position = _row(message, position, relation, may_lack=kind == wire.UPDATE)
-        change = Insert(relation, new) if kind == wire.INSERT else Update(relation, old, old_is_full, new)
-    if position != len(message):
-        raise ValueError("too long")
+        (oid,) = cursor.take(wire.ID)
+        change = _decode(cursor, kind, relations[oid])
+        if not cursor.at_end:
+            raise ValueError("too long")
+    except (KeyError, ValueError):
+        raise wire.unreadable(message.read(0, 1), len(message)) from None
     return change
 
 
-def _row(message: memoryview, position: int, relation: Relation, *, may_lack: bool) -> tuple[Row, int]:
-    """Read a tuple, its kind included, as one line of COPY text; return it and where it ends."""
-    _, count = wire.TUPLE.unpack_from(message, position)
+class _Cursor:
+    """Reads on from where it stands. Raises ValueError at a message that ends too early."""
+
+    def __init__(self, message: LargeMessage) -> None:
+        self._message = message
+        self._position = 0
+
+    @property
+    def at_end(self) -> bool:
+        return self._position == len(self._message)
+
+    def next_kind(self) -> int:
+        """The next byte, which stays the next."""
+        return _whole(self._message.read(self._position, 1), 1)[0]
+
+    def read(self, size: int) -> bytes:
+        piece = _whole(self._message.read(self._position, size), size)
+        self._position += size
+        return piece
+
+    def take(self, fields: struct.Struct) -> tuple[int, ...]:
+        return fields.unpack(self.read(fields.size))
+
+
+def _whole(piece: bytes, size: int) -> bytes:
+    if len(piece) < size:
+        raise ValueError("too short")
+    return piece
+
+
+def _decode(cursor: _Cursor, kind: int, relation: Relation) -> Insert | Update | Delete:
+    old: Row | None = None
+    old_is_full = False
+    if kind != wire.INSERT and cursor.next_kind() != wire.NEW_TUPLE:
+        old_is_full = {wire.OLD_TUPLE: True, wire.KEY_TUPLE: False}[cursor.next_kind()]
+        old = _row(cursor, relation, may_lack=False)
+    if kind == wire.DELETE:
+        if old is None:
+            raise ValueError("a deletion without its row")
+        return Delete(relation, old, old_is_full)
+    if cursor.next_kind() != wire.NEW_TUPLE:
+        raise ValueError("no new row")
+    new = _row(cursor, relation, may_lack=kind == wire.UPDATE)
+    return Insert(relation, new) if kind == wire.INSERT else Update(relation, old, old_is_full, new)
+
+
+def _row(cursor: _Cursor, relation: Relation, *, may_lack: bool) -> Row:
+    """Read a tuple, its kind included, as one line of COPY text."""
+    _, count = cursor.take(wire.TUPLE)
     if count != len(relation.columns):
         raise ValueError("another number of columns")
-    position += wire.TUPLE.size
     line = BytesIO()
     for number in range(count):
         if number:
             line.write(b"\t")
-        kind = message[position]
-        position += 1
+        (kind,) = cursor.read(1)
         if kind == wire.TEXT_VALUE:
-            (length,) = wire.LENGTH.unpack_from(message, position)
-            start, position = position + wire.LENGTH.size, position + wire.LENGTH.size + length
-            if position > len(message):
-                raise ValueError("too short")
-            _write_escaped(line, message[start:position])
+            (length,) = cursor.take(wire.LENGTH)
+            _copy_escaped(cursor, length, line)
         elif kind == wire.NULL_VALUE:
             line.write(NULL)
         elif kind == wire.UNCHANGED_VALUE and may_lack:
@@ -74,9 +109,9 @@ def _row(message: memoryview, position: int, relation: Relation, *, may_lack: bo
         else:
             raise ValueError("unknown kind of value")
     # not a copy: it shares the buffer with the bytes that it returns
-    return line.getvalue(), position
+    return line.getvalue()
 
 
-def _write_escaped(line: BytesIO, value: memoryview) -> None:
-    for start in range(0, len(value), _CHUNK):
-        line.write(escape(bytes(value[start : start + _CHUNK])))
+def _copy_escaped(cursor: _Cursor, length: int, line: BytesIO) -> None:
+    for start in range(0, length, _CHUNK):
+        line.write(escape(cursor.read(min(_CHUNK, length - start))))

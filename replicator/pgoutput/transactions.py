@@ -8,7 +8,7 @@ from replicator.errors import ProtocolError
 from replicator.lsn import INVALID, Lsn, format_lsn
 from replicator.model import Change, LogicalMessage, Relation, Transaction
 from replicator.pgoutput.decoder import Decoder
-from replicator.pgoutput.large import decode_large
+from replicator.pgoutput.large import LargeMessage, decode_large
 from replicator.pgoutput.messages import Begin, Commit, Emitted, Origin, TypeName
 
 _OVERHEAD: Final = 128
@@ -61,10 +61,10 @@ class Assembler:
             return handler(message)
         return self._add(cast("Change", message), len(payload))
 
-    def feed_large(self, message: memoryview) -> Transaction | None:
-        """Take one message that is larger than LARGE, with fewer copies; it may be released after."""
+    def feed_large(self, message: LargeMessage) -> Transaction | None:
+        """Take one message that is larger than LARGE, with fewer copies; it is not needed after."""
         change = decode_large(message, self._decoder.relations)
-        return self.feed(bytes(message)) if change is None else self._add(change, len(message))
+        return self.feed(message.read(0, len(message))) if change is None else self._add(change, len(message))
 
     def _add(self, change: Change, size: int) -> Transaction | None:
         begin = self._begin

@@ -55,9 +55,12 @@ def read_id(message: bytes | memoryview) -> int:
     return int(found)
 
 
-def unreadable(message: bytes | memoryview) -> ProtocolError:
-    """The error for a message that is not what its kind announces, or comes where it must not; it tells no value."""
+def unreadable(message: bytes | memoryview, size: int | None = None) -> ProtocolError:
+    """The error for a message that is not what its kind announces, or comes where it must not; it tells no value.
+
+    ``size``: of the whole message in bytes, where only its beginning is given.
+    """
     kind = bytes(message[:1])
     name = _NAMES.get(kind[0]) if kind else None
     what = f"an unreadable {name} message" if name else f"a message of the unknown kind {kind!r}"
-    return ProtocolError(f"the source's stream holds {what} ({len(message)} bytes)")
+    return ProtocolError(f"the source's stream holds {what} ({len(message) if size is None else size} bytes)")

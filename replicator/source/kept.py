@@ -1,41 +1,79 @@
 # cython: annotation_typing=False
-"""A file without a name for the messages of one transaction that has not committed. Compiled."""
+"""Files without a name for what waits on the worker's disk: uncommitted transactions, huge messages. Compiled.
+
+Having no name, a file is gone with the process. It is written and read in the event loop: it is the page cache that
+takes and gives, in small pieces. Whatever is called here raises OSError.
+"""
 
 import contextlib
+import os
 import tempfile
-from collections.abc import Iterator
 from io import BufferedRandom
-from typing import Final, cast
+from typing import Final, Self
 
+from replicator.errors import LocalDiskError
 from replicator.pgoutput.large import LARGE
 from replicator.pgoutput.streamed import Subtransactions
 from replicator.pgoutput.wire import ID, LENGTH
 
-_BUFFER: Final = 256 * 1024
+_BLOCK: Final = 256 * 1024
+"""Bytes that are written and read at once."""
+
 _AFTER_XID: Final = ID.size
+_LENGTH: Final = LENGTH.size
+_length_of = LENGTH.pack
+
+
+class StoredMessage:
+    """A message that lies in a file, because it is LARGE: each copy of it in memory would count."""
+
+    def __init__(self, file: BufferedRandom, start: int, length: int) -> None:
+        self._file, self._start, self._length = file, start, length
+
+    @classmethod
+    def store(cls, payload: memoryview) -> Self:
+        """Put a message into a file of its own, which `close` forgets."""
+        file = _new_file()
+        try:
+            file.write(payload)
+            file.flush()
+        except BaseException:
+            _close(file)
+            raise
+        return cls(file, 0, len(payload))
+
+    def __len__(self) -> int:
+        return self._length
+
+    def read(self, start: int, size: int) -> bytes:
+        """At most so many bytes from ``start`` on; fewer only at the message's end."""
+        return os.pread(self._file.fileno(), max(0, min(size, self._length - start)), self._start + start)
+
+    def close(self) -> None:
+        """Forget the file."""
+        _close(self._file)
+
 
 Message = bytes | memoryview
 """The latter, if it is LARGE: a copy of it would cost memory."""
 
 
 class Kept:
-    """The messages of one top-level transaction, each without its xid and behind its length.
-
-    Having no name, the file is gone with the process. It is written and read in the event loop: it is the page cache
-    that takes and gives, in small pieces. Every method raises OSError.
-    """
+    """The messages of one top-level transaction, each without its xid and behind its length."""
 
     def __init__(self, xid: int) -> None:
         self._subtransactions = Subtransactions(xid)
         self._xid = xid
-        file = tempfile.TemporaryFile(buffering=_BUFFER, prefix="replicator")  # noqa: SIM115
-        self._file = cast("BufferedRandom", file)
+        self._file = _new_file()
         self.size = 0
+        self._unwritten: list[bytes] = []
+        self._unwritten_bytes = 0
+        self._block = b""
+        self._position = self._block_start = 0
 
     def close(self) -> None:
-        """Forget all of it; what could not be written is not needed."""
-        with contextlib.suppress(OSError):
-            self._file.close()
+        """Forget all of it."""
+        _close(self._file)
 
     def add(self, xid: int, payload: Message, appendix: bytes) -> int:
         """Append a message and what belongs behind it; returns by how many bytes it has grown."""
@@ -43,31 +81,81 @@ class Kept:
             self._subtransactions.add(xid, self.size)
             self._xid = xid
         length = len(payload) - _AFTER_XID + 1 + len(appendix)
-        pieces = (LENGTH.pack(length), payload[:1], payload[_AFTER_XID:], appendix)
+        grown = _LENGTH + length
+        unwritten = self._unwritten
+        unwritten.append(_length_of(length))
+        unwritten.append(bytes(payload[:1]))
         if length < LARGE:
-            self._file.write(b"".join(pieces))
+            unwritten.append(bytes(payload[_AFTER_XID:]))
         else:
-            for piece in pieces:
-                self._file.write(piece)
-        self.size += LENGTH.size + length
-        return LENGTH.size + length
+            self._write()
+            self._file.write(payload[_AFTER_XID:])
+        if appendix:
+            self._unwritten.append(appendix)
+        self.size += grown
+        self._unwritten_bytes += grown
+        if self._unwritten_bytes > _BLOCK:
+            self._write()
+        return grown
 
     def abort(self, xid: int) -> int:
         """Cut off what was rolled back; returns its bytes."""
         before, self.size = self.size, self._subtransactions.abort(xid, self.size)
         if self.size < before:
+            self._write()
             self._file.truncate(self.size)
             self._file.seek(self.size)
         return before - self.size
 
-    def read(self) -> Iterator[Message]:
-        """The messages as they would have come after the commit, with what belongs behind them."""
-        self._file.seek(0)
-        while head := self._file.read(LENGTH.size):
-            (length,) = LENGTH.unpack(head)
-            yield self._file.read(length) if length < LARGE else self._read_large(length)
+    def complete(self) -> None:
+        """No more will be added: it can be read."""
+        self._write()
+        self._file.flush()
 
-    def _read_large(self, length: int) -> memoryview:
-        message = memoryview(bytearray(length))
-        self._file.readinto(message)
-        return message
+    def next(self) -> bytes | StoredMessage | None:
+        """The next message as it would have come after the commit, with what belongs behind it; None at the end."""
+        position = self._position
+        if len(self._block) - position < _LENGTH and not self._read(_LENGTH):
+            return None
+        position, data = self._position, self._block
+        length = data[position] << 24 | data[position + 1] << 16 | data[position + 2] << 8 | data[position + 3]
+        if length >= LARGE:
+            start = self._block_start + position + _LENGTH
+            self._block, self._position, self._block_start = b"", 0, start + length
+            return StoredMessage(self._file, start, length)
+        end = position + _LENGTH + length
+        if end > len(self._block):
+            self._read(_LENGTH + length)
+            position, end = 0, _LENGTH + length
+        self._position = end
+        return self._block[position + _LENGTH : end]
+
+    def _read(self, size: int) -> bool:
+        """Let the block begin at the position and hold so many bytes at least. False at the end."""
+        start = self._block_start + self._position
+        if start == self.size:
+            return False
+        self._block = os.pread(self._file.fileno(), max(size, _BLOCK), start)
+        self._block_start, self._position = start, 0
+        if len(self._block) < size:
+            raise OSError("a temporary file has become shorter")
+        return True
+
+    def _write(self) -> None:
+        pieces, self._unwritten, self._unwritten_bytes = self._unwritten, [], 0
+        self._file.write(b"".join(pieces))
+
+
+def disk_error(error: OSError) -> LocalDiskError:
+    """What has gone wrong with a file."""
+    return LocalDiskError(f"keeping what the source has sent: {error.strerror or type(error).__name__}")
+
+
+def _new_file() -> BufferedRandom:
+    return tempfile.TemporaryFile(prefix="replicator")
+
+
+def _close(file: BufferedRandom) -> None:
+    """What could not be written is not needed."""
+    with contextlib.suppress(OSError):
+        file.close()

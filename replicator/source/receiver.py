@@ -3,6 +3,7 @@
 What comes of it is in the buffer: whole transactions, pieces of large ones, and how far an idle source is.
 """
 
+import contextlib
 import time
 from typing import Final
 
@@ -15,6 +16,7 @@ from replicator.pgoutput.transactions import Assembler
 from replicator.source.buffer import Buffer
 from replicator.source.feedback import Feedback
 from replicator.source.frames import HEADER_BYTES, XLOG_DATA, Keepalive, ShutdownWatch, read_keepalive
+from replicator.source.kept import StoredMessage, disk_error
 from replicator.source.reading import FrameReader, Pause
 from replicator.source.streamed import Streamed
 
@@ -106,13 +108,31 @@ class Receiver:
         return Pause.FULL if self.buffer.full else None
 
     def _take_large(self, frame: memoryview) -> None:
-        """Take a frame that is so large that copies of it count."""
-        if frame[0] != XLOG_DATA:
-            raise ProtocolError(f"the source sent a keepalive of {len(frame)} bytes")
-        if self._streamed.in_block:
-            self._streamed.take(frame[HEADER_BYTES:])
-        elif (transaction := self.assembler.feed_large(frame[HEADER_BYTES:])) is not None:
+        """Take a frame that is so large that copies of it count: one is on the way, so it waits on the disk."""
+        kind, payload = frame[0], frame[HEADER_BYTES:]
+        frame.release()
+        with payload:
+            if kind != XLOG_DATA:
+                raise ProtocolError(f"the source sent a keepalive of {len(payload)} bytes")
+            if self._streamed.in_block:
+                self._streamed.take(payload)
+                return
+            try:
+                message = StoredMessage.store(payload)
+            except OSError:  # no room: it costs memory then
+                message = None
+                transaction = self.assembler.feed(bytes(payload))
+        if message is not None:
+            transaction = self._feed_stored(message)
+        if transaction is not None:
             self._take_transaction(transaction)
+
+    def _feed_stored(self, message: StoredMessage) -> Transaction | None:
+        try:
+            with contextlib.closing(message):
+                return self.assembler.feed_large(message)
+        except OSError as error:
+            raise disk_error(error) from None
 
     def _take_transaction(self, transaction: Transaction) -> None:
         self.buffer.add(transaction)

@@ -8,7 +8,8 @@ cdef int RELATION, STREAM_ABORT, STREAM_COMMIT, STREAM_START, STREAM_STOP
 cdef int _AT_ONCE
 
 cdef class _Replay:
-    cdef readonly object commit, messages
+    cdef readonly object commit
+    cdef readonly Kept kept
     cdef readonly dict described
 
 cdef class Streamed:
@@ -22,5 +23,5 @@ cdef class Streamed:
 
     cpdef take(self, payload)
     cdef _take_inside(self, Kept block, payload)
-    @cython.locals(transaction=Transaction)
+    @cython.locals(transaction=Transaction, kept=Kept)
     cdef Transaction _go_on(self, _Replay replay)

@@ -6,16 +6,15 @@ again from its beginning.
 """
 
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from replicator.errors import LocalDiskError, ProtocolError
+from replicator.errors import ProtocolError
 from replicator.model import Transaction
 from replicator.pgoutput.streamed import StreamCommit, read_abort, read_commit, read_start, read_xid
 from replicator.pgoutput.transactions import Assembler
 from replicator.pgoutput.wire import RELATION, STREAM_ABORT, STREAM_COMMIT, STREAM_START, STREAM_STOP, read_id
-from replicator.source.kept import Kept, Message
+from replicator.source.kept import Kept, Message, disk_error
 
 _NUMBER: Final = struct.Struct(">Q")
 """Behind a kept description: its place in the order in which descriptions came."""
@@ -30,7 +29,7 @@ class _Replay:
     """A transaction that has committed, while its messages are read again."""
 
     commit: StreamCommit
-    messages: Iterator[Message]
+    kept: Kept
     described: dict[int, tuple[int, bytes]] = field(default_factory=dict)
 
     def description(self, message: bytes) -> bytes:
@@ -41,10 +40,7 @@ class _Replay:
 
 
 class Streamed:
-    """What has come of transactions that have not ended, during one START_REPLICATION.
-
-    Files are written and read in the event loop: it is the page cache that takes and gives, in small pieces.
-    """
+    """What has come of transactions that have not ended, during one START_REPLICATION."""
 
     def __init__(self, assembler: Assembler) -> None:
         self._assembler = assembler
@@ -80,7 +76,7 @@ class Streamed:
             else:
                 self._take_outside(bytes(payload))
         except OSError as error:
-            raise _disk_error(error) from None
+            raise disk_error(error) from None
 
     def next_piece(self) -> Transaction | None:
         """What comes next of a transaction that has committed; None: it is the other tasks' turn before that."""
@@ -88,7 +84,7 @@ class Streamed:
         try:
             return self._go_on(self._replay)
         except OSError as error:
-            raise _disk_error(error) from None
+            raise disk_error(error) from None
 
     # --- inside a block -----------------------------------------------------------------------------------------------
 
@@ -137,19 +133,22 @@ class Streamed:
             self.size -= kept.abort(abort.subxid)
 
     def _commit(self, commit: StreamCommit) -> None:
-        self._replay = _Replay(commit, self._find(commit.xid).read())
+        kept = self._find(commit.xid)
+        kept.complete()
+        self._replay = _Replay(commit, kept)
         self.replaying = True
         self._assembler.begin(commit.as_begin)
 
     def _go_on(self, replay: _Replay) -> Transaction | None:
+        kept = replay.kept
         for _ in range(_AT_ONCE):
-            message = next(replay.messages, None)
+            message = kept.next()
             if message is None:
                 return self._end(replay)
-            if isinstance(message, memoryview):
-                transaction = self._assembler.feed_large(message)
-            else:
+            if isinstance(message, bytes):
                 transaction = self._assembler.feed(message if message[0] != RELATION else replay.description(message))
+            else:
+                transaction = self._assembler.feed_large(message)
             if transaction is not None:
                 return transaction
         return None
@@ -199,7 +198,3 @@ class Streamed:
             kept.close()
         if not self._kept:
             self._newest.clear()
-
-
-def _disk_error(error: OSError) -> LocalDiskError:
-    return LocalDiskError(f"keeping a transaction that has not committed: {error.strerror or type(error).__name__}")

@@ -140,6 +140,8 @@ def _rows(lab: Lab, row_mib: int) -> Iterator[Peak]:
             " UPDATE keyed SET note = 'b' WHERE id = 10; COMMIT",
             "delete by key": "DELETE FROM keyed WHERE id = 3",
             "update under FULL": "UPDATE whole SET note = 'b' WHERE id = 1",
+            "update of the value itself": "UPDATE keyed SET body = body || '1' WHERE id = 4",
+            "update of the value itself under FULL": "UPDATE whole SET body = body || '1' WHERE id = 2",
             "delete under FULL": "DELETE FROM whole WHERE id = 1",
         }
         for name, statement in steps.items():

@@ -120,6 +120,7 @@ def test_without_room_for_temporary_files_it_receives_transactions_after_their_c
     with psycopg.connect(early.source.dsn) as connection:
         connection.execute(_FILL.format(0).encode())
         connection.execute(_FILL.format(10_000).encode())
+        connection.execute("INSERT INTO documents (title, body) VALUES ('huge', repeat('x', 5000000))")
 
     assert_whole(early)
     assert "large transactions are received after their commit" in early.worker.current_log
