@@ -47,3 +47,21 @@ async def test_failures_that_go_on_end_with_the_last_one() -> None:
         await attempted(flaky)
 
     assert 2 < flaky.attempts < 100
+
+
+def pause(failures: int) -> float:
+    """Seconds before the next attempt after so many."""
+    policy = retry_policy(0)
+    state = tenacity.RetryCallState(policy, None, (), {})
+    state.attempt_number = failures
+    return policy.wait(state)
+
+
+def test_pauses_between_attempts_double_up_to_half_a_minute() -> None:
+    assert 0.5 <= pause(1) <= 1.5
+    assert 4 <= pause(4) <= 5
+    assert pause(100) == 30
+
+
+def test_workers_that_failed_together_do_not_come_back_together() -> None:
+    assert len({pause(1) for _ in range(10)}) == 10
