@@ -14,6 +14,7 @@ from tests.faults.stage import Stage, wait_progress, wait_told
 from tests.fixtures.databases import Database
 from tests.fixtures.migration import Migration
 from tests.fixtures.waiting import wait_until
+from tests.fixtures.worker import wait_caught_up
 
 _OURS = """
 SELECT DISTINCT application_name FROM pg_stat_activity
@@ -140,10 +141,17 @@ def test_a_slow_network(stage: Stage) -> None:
 
 @pytest.mark.fault("network", "100 kB/s", "goes on, and catches up later")
 def test_a_narrow_network(stage: Stage) -> None:
+    """Given a transaction that takes seconds on either leg, then nobody takes the worker for dead meanwhile."""
+    migration = stage.migration
     with slowed(stage, rate=100_000):
-        wait_for_some(stage.migration)
+        began = time.monotonic()
+        migration.source.execute("INSERT INTO documents (title, body) VALUES ('large', repeat('narrow', 60000))")
+        wait_caught_up(migration.source, migration.target, migration.worker)
+        assert time.monotonic() - began > 3, "the network is narrow"
+        wait_for_some(migration)
+    assert migration.worker.current_log.count(_STREAMING) == 1, "it has not begun anew"
 
-    stage.migration.assert_equal()
+    migration.assert_equal()
 
 
 @pytest.mark.fault("network", "swallows everything for seconds", "goes on")

@@ -98,18 +98,37 @@ def test_cut_while_it_receives_a_transaction_that_has_not_committed(early: Migra
 
 
 @pytest.mark.long
-@pytest.mark.fault("worker", "kill -9 at random moments after such a transaction has committed", "applies it whole")
+@pytest.mark.fault("worker", "kill -9 in the middle of applying it, and at random moments", "applies it whole")
 def test_killed_while_it_applies_what_it_had_received_before(early: Migration) -> None:
-    with half_sent(early):
-        pass
+    with in_the_middle(early):
+        assert rows(early) == 0
+        early.worker.kill()
+    early.worker.start()
 
-    for seconds in (0.05, 0.2, 1.5):
+    for seconds in (0.2, 1.5):
         time.sleep(seconds)
         assert rows(early) in {0, 16_000}
         early.worker.kill()
         early.worker.start()
 
     assert_whole(early)
+
+
+@contextmanager
+def in_the_middle(migration: Migration) -> Iterator[None]:
+    """Within the block the worker has applied most of it, and waits at a row that somebody else is inserting, too."""
+    with psycopg.connect(migration.target.superuser_dsn) as other:
+        other.execute("INSERT INTO bulk VALUES (27990, '')")
+        with half_sent(migration):
+            pass
+        wait_until(lambda: migration.target.value(_WAITS, superuser=True), what="the worker waits at that row")
+        yield
+        other.rollback()
+
+
+_WAITS = """
+SELECT count(*) FROM pg_stat_activity WHERE application_name = 'replicator worker apply' AND wait_event_type = 'Lock'
+"""
 
 
 @pytest.mark.long
