@@ -39,7 +39,7 @@ BOOTSTRAP = (
 """In the order in which a migration comes to them, so that each start of the worker gets to the next one."""
 
 STREAM = {
-    "replicator.apply.target:Target._pipeline": 20,
+    "replicator.apply.target:Target._pipeline": 5,
     "replicator.apply.target:Target.run": 3,
     "replicator.apply.target:Target.commit": 3,
     "replicator.apply.target:Target.advance": 3,
@@ -48,6 +48,9 @@ STREAM = {
     "replicator.control.lease:heartbeat": 10,
 }
 """Each with the number of calls among which one is chosen at random."""
+
+COMMITS = tuple(STREAM)[:3]
+"""Here only rows without a key are written: any other change may come twice, and not show."""
 
 MOMENTS = ("before", "after")
 
@@ -103,23 +106,23 @@ def test_killed_at_each_point_of_the_bootstrap(
     ],
 )
 def test_killed_at_a_point_of_the_stream(stage: Stage, point: str, moment: str) -> None:
-    migration = stage.migration
+    migration, chance, commits = stage.migration, seeded(), point in COMMITS
     assert migration.worker.stop() == 0
-    idles = point.endswith("advance")
-    with migration.app.paused() if idles else nullcontext():
-        migration.worker.start(program(point, moment, seeded().randint(1, STREAM[point])))
-        wait_killed(migration, point, lambda: write(migration.source, much=not idles))
+    with migration.app.paused() if commits or point.endswith("advance") else nullcontext():
+        migration.worker.start(program(point, moment, chance.randint(1, STREAM[point])))
+        wait_killed(migration, point, lambda: write(migration.source, rows=chance.choice((3, 50)) if commits else 0))
 
     migration.start()
 
     migration.assert_equal()
 
 
-def write(source: Database, *, much: bool) -> None:
-    """A transaction that only moves the WAL, and, with ``much``, one that needs staging."""
-    source.execute("SELECT pg_logical_emit_message(true, 'test', '')")
-    if much:
-        source.execute("UPDATE accounts SET balance = balance")
+def write(source: Database, rows: int) -> None:
+    """Move the WAL, with ``rows`` that show when they come twice: a few go one by one, many by staging."""
+    source.execute("SELECT pg_logical_emit_message(true, 'test', '')" if not rows else _WRITE.format(rows))
+
+
+_WRITE = "INSERT INTO visits SELECT '/twice', NULL, n FROM generate_series(1, {}) n"
 
 
 @pytest.mark.fault(
