@@ -63,7 +63,7 @@ class Server:
     """One server. Use it as a context manager: it is started on entry, stopped and removed on exit.
 
     It does not outlive this process, not even one that is killed, unless ``detach`` is called. With ``durable`` False
-    nothing is flushed to disk, for tests that do not measure.
+    nothing is flushed to disk, for tests that do not measure. It lives in ``place``, or where temporary files do.
     """
 
     def __init__(
@@ -73,6 +73,7 @@ class Server:
         superuser: str = "supabase_admin",
         durable: bool = True,
         settings: Mapping[str, str] | None = None,
+        place: Path | None = None,
     ) -> None:
         self.superuser = superuser
         self.password = secrets.token_hex(8)
@@ -80,7 +81,7 @@ class Server:
         self._settings = {**_SETTINGS, **({} if durable else _WITHOUT_FSYNC), **(settings or {})}
         self._account = server_account()
         self._process: subprocess.Popen[bytes] | None = None
-        self.folder = Path(tempfile.mkdtemp(prefix="replicator-postgres-"))
+        self.folder = Path(tempfile.mkdtemp(prefix="replicator-postgres-", dir=place))
         self.folder.chmod(0o755)
         os.chown(self.folder, self._account.uid, self._account.gid)
         self._guard = _start_guard(self.folder, self._account)
