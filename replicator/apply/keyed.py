@@ -108,3 +108,8 @@ class KeyedChanges:
 
     def __len__(self) -> int:
         return len(self.rows) + len(self.gone)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the rows, as they are now."""
+        return sum([len(row) for _, row in self.rows.values()])

@@ -44,6 +44,11 @@ class KeylessChanges:
     def __len__(self) -> int:
         return sum(self.added.values()) + sum(self.removed.values())
 
+    @property
+    def size(self) -> int:
+        """Bytes of the rows that are to be inserted."""
+        return sum([len(image) * count for image, count in self.added.items()])
+
 
 def _count(image: Row, here: dict[Row, int], there: dict[Row, int]) -> None:
     left = there.get(image, 0)

@@ -20,6 +20,9 @@ from replicator.postgres import Connection
 Statement = tuple[bytes, Sequence[bytes | None]]
 """SQL with PostgreSQL's own placeholders ($1 …), and its parameters as text of no declared type."""
 
+_AT_ONCE: Final = 1000
+"""Statements in one round trip: the event loop gets its turn between them."""
+
 _PREPARED: Final = 1000
 """Statements that stay prepared: tables may be many, and each has some."""
 
@@ -39,16 +42,19 @@ class Pipeline:
         Raises psycopg.Error for the first that fails; then the transaction can only be rolled back.
         """
         try:
-            return await self._run([(b"BEGIN", ()), *statements])
+            return await self._run(statements)
         except psycopg.errors.InvalidSqlStatementName:
             # after a DROP or a ROLLBACK, the driver deallocates all that the session has prepared
             self._names.clear()
             await self._connection.execute("ROLLBACK")
-            return await self._run([(b"BEGIN", ()), *statements])
+            return await self._run(statements)
 
     async def _run(self, statements: Sequence[Statement]) -> list[int]:
+        begun, changed = [(b"BEGIN", ()), *statements], list[int]()
         async with self._connection.lock:
-            return (await self._connection.wait(self._exchange(statements)))[1:]
+            for start in range(0, len(begun), _AT_ONCE):
+                changed += await self._connection.wait(self._exchange(begun[start : start + _AT_ONCE]))
+        return changed[1:]
 
     def _exchange(self, statements: Sequence[Statement]) -> PQGen[list[int]]:
         connection, changed = self._connection.pgconn, list[int]()

@@ -1,14 +1,13 @@
 """The target's apply session: batches in, one transaction each, with progress and epoch in it (laws 1 and 2)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import ClassVar, Final, Self
 from uuid import UUID
 
 import psycopg
 
 from replicator import control
-from replicator.apply.batch import NEVER, Batch, Rule, TableChanges
-from replicator.apply.keyed import KeyedChanges
+from replicator.apply.batch import NEVER, Batch, Rule, Segment, TableChanges
 from replicator.apply.pipeline import Pipeline, Statement
 from replicator.apply.stages import Stages
 from replicator.apply.statements import truncate
@@ -19,12 +18,6 @@ from replicator.errors import ApplyError, ProtocolError, ReplicatorError, Schema
 from replicator.lsn import INVALID, Lsn, format_lsn
 from replicator.model import Relation, TableState, Truncate
 from replicator.postgres import Connection, connect, translate
-
-_TINY: Final = 40
-"""Rows up to which a batch goes as single prepared statements in one round trip."""
-
-_LARGE: Final = 4 * 1024 * 1024
-"""Bytes of a batch from which on it does not: parameters are copied as a whole several times, COPY's lines in parts."""
 
 _ON_REQUEST: Final = 2**31
 """The driver prepares what is asked for, and nothing by itself: a staging table's size decides how to join it, and the
@@ -146,7 +139,7 @@ class Target:
     async def apply(self, batch: Batch) -> None:
         """Apply a whole batch and move progress to its end, in one transaction."""
         self._check_follows(batch)
-        if not self.in_transaction and await self._apply_tiny(batch):
+        if not self.in_transaction and await self._apply_small(batch):
             return
         await self.run(batch)
         await self.commit(batch)
@@ -157,9 +150,12 @@ class Target:
         if not self.in_transaction:
             await self._execute("BEGIN" if batch.end_lsn != INVALID else _BEGIN_PIECES)
             self.in_transaction = True
-            if (statement := self._stages.thin_out()) is not None:
-                await self._execute(statement.as_string())
-        for segment in batch.segments:
+        await self._write(batch.segments, batch)
+
+    async def _write(self, segments: Iterable[Segment], batch: Batch) -> None:
+        if (statement := self._stages.thin_out()) is not None:
+            await self._execute(statement.as_string())
+        for segment in segments:
             try:
                 if isinstance(segment, Truncate):
                     await self._truncate(segment)
@@ -212,58 +208,60 @@ class Target:
         except psycopg.Error as error:
             raise translate(error, Side.TARGET, f"truncate of {names}", otherwise=ApplyError) from None
 
-    async def _apply_tiny(self, batch: Batch) -> bool:
-        """Apply a handful of rows in two round trips. False, with nothing done, where the batch needs staging.
+    # --- row by row ---------------------------------------------------------------------------------------------------
+
+    async def _apply_small(self, batch: Batch) -> bool:
+        """Apply tables of which there is little row by row, the others after them. False, with nothing done, in vain.
 
         What is refused for good is tried again through the staging tables, which tell which table objects and why, and
         untangle unique values that change hands.
         """
-        if batch.size > _LARGE:
+        divided = self._divided(batch.segments)
+        if divided is None:
             return False
-        segments = [segment for segment in batch.segments if not isinstance(segment, Truncate)]
-        if len(segments) != len(batch.segments) or len(segments) > 1:
-            return False
-        tables = segments[0] if segments else []
-        if sum(len(changes) for changes in tables) > _TINY:
-            return False
-        rows: list[Statement] = []
-        for changes in tables:
-            statements = self._row_by_row(changes)
-            if statements is None:
-                return False
-            rows += statements
+        rows, writers, others = divided
         try:
-            done = await self._pipeline(batch, rows)
+            done = await self._run_rows(batch, rows, commits=not others)
         except psycopg.Error as error:
             refused = translate(error, Side.TARGET, "applying a batch", otherwise=ApplyError)
             if refused.retryable:
                 raise refused.located(position(batch)) from None
             done = False
-        if done:
-            self._ended(batch.end_lsn)
-        else:
+        if not done:
             await self._execute("ROLLBACK")
-            for writer in (self._writers[changes.relation] for changes in tables):
+            for writer in writers:
                 writer.always_stages = writer.statements.table.has_other_unique
+        elif others:
+            self.in_transaction = True
+            await self._write([others], batch)
+            await self.commit(batch)
+        else:
+            self._ended(batch.end_lsn)
         return done
 
-    def _row_by_row(self, changes: TableChanges) -> list[Statement] | None:
-        """One statement a row, in an order that frees unique values first; None where the table needs staging."""
-        writer = self._writers[changes.relation]
-        table, statements = writer.statements.table, writer.row_statements
-        if writer.always_stages:
+    def _divided(
+        self, segments: Sequence[Segment]
+    ) -> tuple[list[Statement], list[TableWriter], list[TableChanges]] | None:
+        """The rows that go one by one, the writers of their tables, and what needs staging; None if all of it does."""
+        rows, writers, others = list[Statement](), list[TableWriter](), list[TableChanges]()
+        if len(segments) > 1:
             return None
-        if not isinstance(changes, KeyedChanges):
-            return None if changes.removed else statements.inserts(changes.inserts)
-        if changes.moves or (changes.updates and (table.always_replaces or not table.settable)):
-            return None
-        updates = [statements.update(key, row) for key, row in changes.updates]
-        if not all(updates):
-            return None
-        return [*statements.deletes(changes.deletes), *filter(None, updates), *statements.inserts(changes.inserts)]
+        for segment in segments:
+            if isinstance(segment, Truncate):
+                return None
+            for changes in segment:
+                writer = self._writers[changes.relation]
+                if (statements := writer.row_by_row(changes)) is None:
+                    others.append(changes)
+                else:
+                    rows += statements
+                    writers.append(writer)
+        return None if others and not rows else (rows, writers, others)
 
-    async def _pipeline(self, batch: Batch, rows: Sequence[Statement]) -> bool:
-        """Send all at once, then commit only if each statement changed exactly one row."""
+    async def _run_rows(self, batch: Batch, rows: Sequence[Statement], *, commits: bool) -> bool:
+        """Run them in a new transaction, and commit it if asked to. False unless each has changed exactly one row."""
+        if not commits:
+            return all(count == 1 for count in await self._rows.begin(rows))
         moved = self._advance.parameters(self._epoch, self.progress, batch.end_lsn, batch.marker)
         advance = self._advance.statement.encode(), [None if text is None else text.encode() for text in moved]
         *changed, advanced = await self._rows.begin([*rows, advance])

@@ -11,6 +11,7 @@ from psycopg.rows import TupleRow
 from replicator.apply.keyed import KeyedChanges
 from replicator.apply.keyless import KeylessChanges
 from replicator.apply.lines import Groups, Rows, chunks, counted, grouped, staged
+from replicator.apply.pipeline import Statement
 from replicator.apply.row_statements import RowStatements
 from replicator.apply.single import SingleRows, Values
 from replicator.apply.stages import Stages
@@ -18,6 +19,13 @@ from replicator.apply.statements import DELETE_GROUP, Statements, TargetTable
 from replicator.errors import ApplyError, DivergenceError, ReplicatorError, Side
 from replicator.model import Key
 from replicator.postgres import Connection, has_no_place, translate
+
+_FEW: Final = 100
+"""Rows of a table up to which each goes as a prepared statement: filling, joining and emptying a staging table costs
+about as much as so many (measured: 2.5 ms, and 0.02 a row)."""
+
+_LITTLE: Final = 256 * 1024
+"""Bytes of them up to which they do: parameters are copied as a whole several times, COPY's lines in parts."""
 
 _NO_PLACE_REMEDY: Final = (
     "Correct the text on the source (reading it fails there after SET client_encoding = 'UTF8'), then run on the "
@@ -42,6 +50,23 @@ class TableWriter:
         self.always_stages = False
         self._singly = SingleRows(self.statements, self._run_single)
         self._stages = stages
+
+    def row_by_row(self, changes: KeyedChanges | KeylessChanges) -> list[Statement] | None:
+        """One statement a row, each to change one row, in an order that frees unique values first.
+
+        None where there is much, or what needs the staging table.
+        """
+        table, statements = self._table, self.row_statements
+        if self.always_stages or len(changes) > _FEW or changes.size > _LITTLE:
+            return None
+        if isinstance(changes, KeylessChanges):
+            return None if changes.removed else statements.inserts(changes.inserts)
+        if changes.moves or (changes.updates and (table.always_replaces or not table.settable)):
+            return None
+        updates = [statements.update(key, row) for key, row in changes.updates]
+        if not all(updates):
+            return None
+        return [*statements.deletes(changes.deletes), *filter(None, updates), *statements.inserts(changes.inserts)]
 
     async def write(self, changes: KeyedChanges | KeylessChanges) -> None:
         """Apply the changes. Raises DivergenceError, ApplyError or what `translate` makes of a passing error."""

@@ -36,7 +36,6 @@ async def test_a_handful_of_rows_needs_no_staging_table_and_more_do(applier: App
 
     await applier.apply(insert(t, "3", "z"), update(t, "1", "z"), delete(t, key=["2", None]))
 
-    # the padding has none: it is inserted straight away
     assert applier.rows(STAGES) == [(1 if applier.staged else 0,)]
 
 

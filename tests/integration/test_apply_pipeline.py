@@ -81,3 +81,24 @@ async def test_more_than_the_network_holds_passes_in_both_directions(plain_appli
     big = (b"SELECT $1::text || pg_catalog.repeat('x', 1000000)", [b"y" * 1_000_000])
 
     assert await Pipeline(plain_applier.target._connection).begin([big] * 20) == [1] * 20
+
+
+async def test_more_statements_than_go_in_one_round_trip(
+    plain_applier: Applier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given statements for several round trips, when the session loses those that it has prepared and the first trip
+    uses none of them, then all are run once, in their order."""
+    monkeypatch.setattr(pipeline, "_AT_ONCE", 2)
+    plain_applier.execute("CREATE TABLE t (id int PRIMARY KEY)")
+    await plain_applier.open()
+    session = plain_applier.target._connection
+    tried = Pipeline(session)
+    await tried.begin([(INSERT, [b"1"])])
+    await session.execute("COMMIT")
+    await session.execute("DEALLOCATE ALL")
+
+    others = [(b"UPDATE t SET id = id WHERE id > $1", [b"%d" % n]) for n in range(3)]
+    assert await tried.begin([*others, *((INSERT, [b"%d" % n]) for n in (2, 3, 4))]) == [1, 0, 0, 1, 1, 1]
+    await session.execute("COMMIT")
+
+    assert plain_applier.rows("SELECT id FROM t ORDER BY id") == [(1,), (2,), (3,), (4,)]
