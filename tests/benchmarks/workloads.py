@@ -1,4 +1,4 @@
-"""The workloads of the catch-up benchmark. Their sizes keep the floor busy for some three seconds at scale 1."""
+"""The workloads of the catch-up benchmark. Their sizes keep native replication busy for some five seconds."""
 
 from collections.abc import Callable
 from typing import Final
@@ -254,16 +254,16 @@ def many_tables(transactions: int, tables: int = 200) -> Backlog:
 # --- all of them ------------------------------------------------------------------------------------------------------
 
 WORKLOADS: Final[dict[str, tuple[Callable[[int], Backlog], int]]] = {
-    "tpcb": (tpcb, 60_000),
-    "updates": (updates, 120_000),
-    "wide-inserts": (wide_inserts, 60_000),
-    "thousands": (thousands, 300),
+    "tpcb": (tpcb, 240_000),
+    "updates": (updates, 480_000),
+    "wide-inserts": (wide_inserts, 240_000),
+    "thousands": (thousands, 600),
     "large": (large, 1_000_000),
-    "deletes": (deletes, 120_000),
-    "indexes": (indexes, 12_000),
-    "toast-updates": (toast_updates, 120_000),
-    "toast-inserts": (toast_inserts, 20_000),
-    "many-tables": (many_tables, 60_000),
+    "deletes": (deletes, 480_000),
+    "indexes": (indexes, 24_000),
+    "toast-updates": (toast_updates, 480_000),
+    "toast-inserts": (toast_inserts, 60_000),
+    "many-tables": (many_tables, 240_000),
 }
 """Each with its transactions (of ``large``: rows) at scale 1."""
 
