@@ -1,13 +1,15 @@
 """Letting frames gather while the source is busy.
 
-It sends every frame by itself, and whoever takes each as it comes makes that dear: for the source, which then hands
-over every one to the network alone, for us, who are woken up, and for the target, whose batches stay small. Measured
-on one machine, 240,000 deletes: 9.0 seconds of processor for all three together, with this 6.0.
+It sends every frame by itself, and each costs it a way through the whole network stack, unless it has to wait for us:
+then frames queue up on its side and travel in large pieces. Measured on one machine, 480,000 updates: 8.8 seconds of
+its processor while it never waited, 3.9 while it often did; and it is what everybody else waits for.
 
-So while many come, the socket is left alone for a moment. What arrives meanwhile is held by the system, and once that
-is full by the source, which then sends in large pieces.
+So while many come, the socket is left alone for a moment, and then no more is read than had gathered by then. Whether
+the source has had to wait shows right after that: only then as much again is there at once. As long as it is, the
+moments become shorter, so that it waits no longer than it has to; else longer.
 """
 
+import math
 from typing import Final
 
 _BUSY: Final = 30_000
@@ -16,25 +18,53 @@ _BUSY: Final = 30_000
 _LOOK: Final = 0.001
 """Seconds for which frames are counted at least."""
 
-_MOMENT: Final = 0.03
-"""Seconds."""
+AT_ONCE: Final = 0.001
+"""Seconds after which what had queued up on the source has arrived, in the same region."""
+
+_SHORTEST: Final = 0.003
+_LONGEST: Final = 0.1
+_FIRST: Final = 0.03
+"""Seconds that a moment may take. Shorter ones would tell nothing, longer ones would keep the source waiting."""
+
+_AS_MUCH: Final = 2 / 3
+_SHORTER: Final = 0.8
+_LONGER: Final = 1.5
 
 
 class Gathering:
-    """How busy the source is. Pure."""
+    """How busy the source is, and for how long to leave it alone. Pure; the clock is one that never goes back.
+
+    ``moment`` is in seconds. ``until``: read no further than to so many bytes in all.
+    """
 
     def __init__(self) -> None:
         self._frames = 0
         self._since = 0.0
+        self._gathered = 0
+        self.moment = _FIRST
+        self.until = math.inf
 
-    def seconds(self, frames: int, now: float) -> float:
-        """For how long to let frames gather, when all that came was read; 0: not at all.
-
-        ``frames``: how many there were so far; ``now`` is in seconds of a clock that never goes back.
-        """
+    def is_busy(self, frames: int, now: float) -> bool:
+        """Whether to let frames gather now. ``frames``: how many there were so far."""
         elapsed = now - self._since
         if elapsed < _LOOK:
-            return 0.0
+            return False
         busy = frames - self._frames > _BUSY * elapsed
         self._frames, self._since = frames, now
-        return _MOMENT if busy else 0.0
+        if not busy:
+            self.moment = _FIRST
+        return busy
+
+    def look(self, waiting: int) -> None:
+        """Learn from how many bytes are waiting AT_ONCE after those that had gathered before were read."""
+        had_to_wait = waiting > _AS_MUCH * self._gathered
+        self.moment = max(_SHORTEST, self.moment * _SHORTER) if had_to_wait else min(_LONGEST, self.moment * _LONGER)
+
+    def end(self, received: int, waiting: int) -> None:
+        """A moment has passed. So many bytes were read before, and so many are waiting."""
+        self._gathered = waiting
+        self.until = received + waiting
+
+    def go_on(self) -> None:
+        """The source is not busy: read all that comes."""
+        self.until = math.inf

@@ -50,6 +50,11 @@ class Receiver:
         return self._reader.frames
 
     @property
+    def received(self) -> int:
+        """How many bytes there were in them."""
+        return self._reader.received
+
+    @property
     def kept_bytes(self) -> int:
         """Bytes of transactions that have not committed, in temporary files."""
         return self._streamed.size
@@ -58,11 +63,12 @@ class Receiver:
         """Forget the transactions that have not committed."""
         self._streamed.close()
 
-    def receive(self) -> Pause:
+    def receive(self, until: float) -> Pause:
         """Take frames until one of the reasons for a pause, but for LARGE and COMMITTED.
 
-        What came before an error is in the buffer. Raises ProtocolError, LocalDiskError, psycopg.Error, or
-        ServerUnavailableError if the source shuts down.
+        Once so many bytes as ``until`` have come in all, the others' turn is NOTHING. What came before an error is in
+        the buffer. Raises ProtocolError, LocalDiskError, psycopg.Error, or ServerUnavailableError if the source shuts
+        down.
         """
         reader, last, consumed = self._reader, self._reader.frames + _AT_ONCE, None
         while (pause := self._replay()) is None:
@@ -78,6 +84,8 @@ class Receiver:
                 # not before libpq's buffer is empty, or it would grow
                 self._connection.consume_input()
                 consumed = reader.received
+            elif found is Pause.TURN and reader.received >= until:
+                return Pause.NOTHING
             elif found is not Pause.COMMITTED:
                 return found
         return pause

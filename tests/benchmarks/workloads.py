@@ -89,7 +89,7 @@ def updates(transactions: int) -> Backlog:
 def deletes(transactions: int) -> Backlog:
     """One row each, in an order that is not the key's."""
     rows = 2 * transactions
-    body = sql.SQL("DELETE FROM accounts WHERE id = 1 + (n * 7919) % {rows}").format(rows=sql.Literal(rows))
+    body = sql.SQL("DELETE FROM accounts WHERE id = 1 + (n::bigint * 7919) % {rows}").format(rows=sql.Literal(rows))
     return Backlog(
         "deletes",
         f"{transactions:,} single-row deletes",
