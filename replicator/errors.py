@@ -150,6 +150,14 @@ class DecodingError(SourceError):
     )
 
 
+class UntoldRollbackError(SourceError):
+    """A transaction that was sent before its commit has subtransactions, and some may have been rolled back untold.
+
+    PostgreSQL (17.10 seen) forgets to tell of a subtransaction that it had spilled to its disk before it sent it: after
+    a reconnection, or at a row with TOAST. Its own subscriptions then have rows that were rolled back, too.
+    """
+
+
 class SlotBusyError(SourceError):
     """The slot is in use by another process: wait for it (law 6)."""
 

@@ -11,7 +11,7 @@ import structlog
 from replicator import control
 from replicator.config import Settings
 from replicator.control import Migration
-from replicator.errors import DecodingError, LocalDiskError, ReplicatorError
+from replicator.errors import DecodingError, LocalDiskError, ReplicatorError, UntoldRollbackError
 from replicator.lease import Lease
 from replicator.lsn import Lsn
 from replicator.postgres import Connection
@@ -70,9 +70,10 @@ class Incoming:
     def may_go_on_after(self, error: ReplicatorError) -> bool:
         """Whether the same may come without an error if large transactions are sent after their commit only.
 
-        There may be no room for them here; and 18 fails at times to decode what was rolled back in them.
+        There may be no room for them here; 18 fails at times to decode what was rolled back in them; and what was
+        rolled back may not be told.
         """
-        if not self.streaming or not isinstance(error, DecodingError | LocalDiskError):
+        if not self.streaming or not isinstance(error, DecodingError | LocalDiskError | UntoldRollbackError):
             return False
         self.streaming = False
         log.warning("large transactions are received after their commit from now on", reason=error.message)

@@ -112,6 +112,10 @@ class Subtransactions:
             self._ages.insert(index, age)
             self._places.insert(index, place)
 
+    def __len__(self) -> int:
+        """How many there are that were not rolled back, as far as was told."""
+        return len(self._places)
+
     def abort(self, xid: int, end: int) -> int:
         """Where to cut: the first message of ``xid``, or ``end``, if there is none of it before."""
         age = self._age(xid)

@@ -107,6 +107,11 @@ class Kept:
             self._file.seek(self.size)
         return before - self.size
 
+    @property
+    def subtransactions(self) -> int:
+        """How many of them have messages here."""
+        return len(self._subtransactions)
+
     def complete(self) -> None:
         """No more will be added: it can be read."""
         self._write()

@@ -9,7 +9,7 @@ from typing import Final
 
 from psycopg.pq.abc import PGconn
 
-from replicator.errors import ProtocolError, ServerUnavailableError, Side
+from replicator.errors import ProtocolError, ServerUnavailableError, Side, UntoldRollbackError
 from replicator.lsn import Lsn
 from replicator.model import Transaction
 from replicator.pgoutput.transactions import Assembler
@@ -67,8 +67,8 @@ class Receiver:
         """Take frames until one of the reasons for a pause, but for LARGE and COMMITTED.
 
         Once so many bytes as ``until`` have come in all, the others' turn is NOTHING. What came before an error is in
-        the buffer. Raises ProtocolError, LocalDiskError, psycopg.Error, or ServerUnavailableError if the source shuts
-        down.
+        the buffer. Raises ProtocolError, LocalDiskError, psycopg.Error, ServerUnavailableError if the source shuts
+        down, or UntoldRollbackError at a transaction that has to be received again, after its commit.
         """
         reader, last, consumed = self._reader, self._reader.frames + _AT_ONCE, None
         while (pause := self._replay()) is None:
@@ -107,6 +107,8 @@ class Receiver:
 
     def _replay(self) -> Pause | None:
         """Take what there is of a streamed transaction that has committed; why no frame may be read after it."""
+        if self._streamed.subtransactions:
+            raise UntoldRollbackError("a large transaction has savepoints, and which were rolled back is not certain")
         while self._streamed.replaying and not self.buffer.full:
             self._feedback.hear()  # it is not listened to meanwhile
             piece = self._streamed.next_piece()

@@ -78,6 +78,11 @@ class Streamed:
         except OSError as error:
             raise disk_error(error) from None
 
+    @property
+    def subtransactions(self) -> int:
+        """How many the transaction that is replayed has, as far as their rollbacks were told."""
+        return self._replay.kept.subtransactions if self._replay is not None else 0
+
     def next_piece(self) -> Transaction | None:
         """What comes next of a transaction that has committed; None: it is the other tasks' turn before that."""
         assert self._replay is not None

@@ -33,7 +33,10 @@ def early(stage: Stage) -> Migration:
     source.execute("CREATE TABLE IF NOT EXISTS bulk (id int PRIMARY KEY, body text)")
     source.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_replication", superuser=True)
     stage.migration.assert_equal()
-    source.execute("TRUNCATE bulk")
+    source.execute("TRUNCATE bulk; DELETE FROM documents WHERE title = 'what moves the stream on'")
+    assert stage.migration.worker.stop() == 0
+    stage.migration.start()
+    wait_until(lambda: rows(stage.migration) == 0, what="the truncate is applied")
     return stage.migration
 
 
@@ -51,16 +54,18 @@ def kept(worker: Worker) -> int:
 
 
 @contextmanager
-def half_sent(migration: Migration) -> Iterator[psycopg.Connection[tuple[object, ...]]]:
-    """A transaction that has not committed, and that the worker has 10 MB of."""
+def half_sent(migration: Migration, *, saves: bool) -> Iterator[psycopg.Connection[tuple[object, ...]]]:
+    """A transaction that has not committed, and that the worker has 10 MB of; perhaps it rolls back a part."""
     with psycopg.connect(migration.source.dsn) as connection:
         connection.execute(_FILL.format(0).encode())
-        connection.execute("SAVEPOINT s")
+        if saves:
+            connection.execute("SAVEPOINT s")
         connection.execute(_FILL.format(10_000).encode())
         wait_until(lambda: kept(migration.worker) > 10 * MIB, what="the worker has some of it")
         yield connection
-        connection.execute("ROLLBACK TO SAVEPOINT s")
-        connection.execute(_FILL.format(20_000).encode())
+        if saves:
+            connection.execute("ROLLBACK TO SAVEPOINT s")
+            connection.execute(_FILL.format(20_000).encode())
 
 
 def rows(migration: Migration) -> int:
@@ -77,7 +82,7 @@ def assert_whole(migration: Migration) -> None:
 @pytest.mark.long
 @pytest.mark.fault("worker", "kill -9 while it receives a transaction that has not committed", "receives it again")
 def test_killed_while_it_receives_a_transaction_that_has_not_committed(early: Migration) -> None:
-    with half_sent(early):
+    with half_sent(early, saves=False):
         early.worker.kill()
         early.worker.start()
         wait_until(lambda: kept(early.worker) > 10 * MIB, what="the source sends it again")
@@ -89,12 +94,40 @@ def test_killed_while_it_receives_a_transaction_that_has_not_committed(early: Mi
 @pytest.mark.long
 @pytest.mark.fault("network", "cut while a transaction that has not committed is received", "receives it again")
 def test_cut_while_it_receives_a_transaction_that_has_not_committed(early: Migration, stage: Stage) -> None:
-    with half_sent(early):
-        stage.to_source.cut()
-        wait_until(lambda: kept(early.worker) < 10 * MIB, what="what was kept is gone")
-        wait_until(lambda: kept(early.worker) > 10 * MIB, what="the source sends it again")
+    with half_sent(early, saves=False):
+        cut(stage)
 
     assert_whole(early)
+    assert _FALLEN_BACK not in early.worker.current_log
+
+
+@pytest.mark.fault("source", "does not tell of a savepoint's rollback", "receives such transactions after their commit")
+def test_a_rollback_that_the_source_does_not_tell_of(early: Migration, stage: Stage) -> None:
+    """Given a savepoint that the source had spilled to its disk before it sent it, as it does with what it had decoded
+    before where the stream goes on, when it is rolled back, then none of its rows comes."""
+    with half_sent(early, saves=True) as connection:
+        with psycopg.connect(early.source.dsn) as other:
+            other.execute("INSERT INTO documents (title, body) VALUES ('what moves the stream on', '')")
+        wait_until(lambda: early.target.value(_MOVED_ON) == 1, what="the stream goes on behind it")
+        stage.to_source.cut()
+        wait_until(lambda: kept(early.worker) < 10 * MIB, what="what was kept is gone")
+        connection.execute(_FILL.format(30_000).encode())
+        wait_until(lambda: kept(early.worker) > 20 * MIB, what="the source sends it again, and more")
+
+    assert_whole(early)
+    assert _FALLEN_BACK in early.worker.current_log
+
+
+_MOVED_ON = "SELECT count(*) FROM documents WHERE title = 'what moves the stream on'"
+_FALLEN_BACK = "large transactions are received after their commit"
+
+
+def cut(stage: Stage) -> None:
+    """Cut the stream, and wait until the source has sent the same again."""
+    worker = stage.migration.worker
+    stage.to_source.cut()
+    wait_until(lambda: kept(worker) < 10 * MIB, what="what was kept is gone")
+    wait_until(lambda: kept(worker) > 10 * MIB, what="the source sends it again")
 
 
 @pytest.mark.long
@@ -118,8 +151,8 @@ def test_killed_while_it_applies_what_it_had_received_before(early: Migration) -
 def in_the_middle(migration: Migration) -> Iterator[None]:
     """Within the block the worker has applied most of it, and waits at a row that somebody else is inserting, too."""
     with psycopg.connect(migration.target.superuser_dsn) as other:
-        other.execute("INSERT INTO bulk VALUES (27990, '')")
-        with half_sent(migration):
+        other.execute("INSERT INTO bulk VALUES (17990, '')")
+        with half_sent(migration, saves=False):
             pass
         wait_until(lambda: migration.target.value(_WAITS, superuser=True), what="the worker waits at that row")
         yield
@@ -142,4 +175,4 @@ def test_without_room_for_temporary_files_it_receives_transactions_after_their_c
         connection.execute("INSERT INTO documents (title, body) VALUES ('huge', repeat('x', 5000000))")
 
     assert_whole(early)
-    assert "large transactions are received after their commit" in early.worker.current_log
+    assert _FALLEN_BACK in early.worker.current_log
