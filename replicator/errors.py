@@ -153,8 +153,8 @@ class DecodingError(SourceError):
 class UntoldRollbackError(SourceError):
     """A transaction that was sent before its commit has subtransactions, and some may have been rolled back untold.
 
-    PostgreSQL (17.10 seen) forgets to tell of a subtransaction that it had spilled to its disk before it sent it: after
-    a reconnection, or at a row with TOAST. Its own subscriptions then have rows that were rolled back, too.
+    Seen with PostgreSQL 17.10, after a reconnection: it seems to forget those that it had spilled to its disk before
+    it sent them. Then its own subscriptions would have such rows, too.
     """
 
 

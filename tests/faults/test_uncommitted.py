@@ -33,7 +33,7 @@ def early(stage: Stage) -> Migration:
     source.execute("CREATE TABLE IF NOT EXISTS bulk (id int PRIMARY KEY, body text)")
     source.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_replication", superuser=True)
     stage.migration.assert_equal()
-    source.execute("TRUNCATE bulk; DELETE FROM documents WHERE title = 'what moves the stream on'")
+    source.execute("TRUNCATE bulk")
     assert stage.migration.worker.stop() == 0
     stage.migration.start()
     wait_until(lambda: rows(stage.migration) == 0, what="the truncate is applied")
@@ -54,7 +54,7 @@ def kept(worker: Worker) -> int:
 
 
 @contextmanager
-def half_sent(migration: Migration, *, saves: bool) -> Iterator[psycopg.Connection[tuple[object, ...]]]:
+def half_sent(migration: Migration, *, saves: bool) -> Iterator[None]:
     """A transaction that has not committed, and that the worker has 10 MB of; perhaps it rolls back a part."""
     with psycopg.connect(migration.source.dsn) as connection:
         connection.execute(_FILL.format(0).encode())
@@ -62,7 +62,7 @@ def half_sent(migration: Migration, *, saves: bool) -> Iterator[psycopg.Connecti
             connection.execute("SAVEPOINT s")
         connection.execute(_FILL.format(10_000).encode())
         wait_until(lambda: kept(migration.worker) > 10 * MIB, what="the worker has some of it")
-        yield connection
+        yield
         if saves:
             connection.execute("ROLLBACK TO SAVEPOINT s")
             connection.execute(_FILL.format(20_000).encode())
@@ -103,22 +103,15 @@ def test_cut_while_it_receives_a_transaction_that_has_not_committed(early: Migra
 
 @pytest.mark.fault("source", "does not tell of a savepoint's rollback", "receives such transactions after their commit")
 def test_a_rollback_that_the_source_does_not_tell_of(early: Migration, stage: Stage) -> None:
-    """Given a savepoint that the source had spilled to its disk before it sent it, as it does with what it had decoded
-    before where the stream goes on, when it is rolled back, then none of its rows comes."""
-    with half_sent(early, saves=True) as connection:
-        with psycopg.connect(early.source.dsn) as other:
-            other.execute("INSERT INTO documents (title, body) VALUES ('what moves the stream on', '')")
-        wait_until(lambda: early.target.value(_MOVED_ON) == 1, what="the stream goes on behind it")
-        stage.to_source.cut()
-        wait_until(lambda: kept(early.worker) < 10 * MIB, what="what was kept is gone")
-        connection.execute(_FILL.format(30_000).encode())
-        wait_until(lambda: kept(early.worker) > 20 * MIB, what="the source sends it again, and more")
+    """Given a transaction that is sent again from its beginning, when a savepoint in it is rolled back, then none of
+    its rows comes, whether the source tells of it or not: in about one run of four, 17.10 does not."""
+    with half_sent(early, saves=True):
+        cut(stage)
 
     assert_whole(early)
     assert _FALLEN_BACK in early.worker.current_log
 
 
-_MOVED_ON = "SELECT count(*) FROM documents WHERE title = 'what moves the stream on'"
 _FALLEN_BACK = "large transactions are received after their commit"
 
 
