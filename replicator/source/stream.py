@@ -197,13 +197,15 @@ class ReplicationStream:
             self._read_soon()
 
     def _on_look(self) -> None:
-        self._gathering.look(self._waiting())
-        self._moment = self._loop.call_later(self._gathering.moment - AT_ONCE, self._on_gathered)
+        with self._ended_by_errors():
+            self._gathering.look(self._waiting())
+            self._moment = self._loop.call_later(self._gathering.moment - AT_ONCE, self._on_gathered)
 
     def _on_gathered(self) -> None:
-        self._gathering.end(self._receiver.received, self._waiting())
-        self._moment = None
-        self._resume_unless_full()
+        with self._ended_by_errors():
+            self._gathering.end(self._receiver.received, self._waiting())
+            self._moment = None
+            self._resume_unless_full()
 
     def _waiting(self) -> int:
         """Bytes that have arrived, and were not read from the socket."""
