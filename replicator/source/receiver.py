@@ -9,7 +9,7 @@ from typing import Final
 
 from psycopg.pq.abc import PGconn
 
-from replicator.errors import ProtocolError, ServerUnavailableError, Side, UntoldRollbackError
+from replicator.errors import ProtocolError, ServerUnavailableError, Side
 from replicator.lsn import Lsn
 from replicator.model import Transaction
 from replicator.pgoutput.transactions import Assembler
@@ -107,8 +107,6 @@ class Receiver:
 
     def _replay(self) -> Pause | None:
         """Take what there is of a streamed transaction that has committed; why no frame may be read after it."""
-        if self._streamed.subtransactions:
-            raise UntoldRollbackError("a large transaction has savepoints, and which were rolled back is not certain")
         while self._streamed.replaying and not self.buffer.full:
             self._feedback.hear()  # it is not listened to meanwhile
             piece = self._streamed.next_piece()

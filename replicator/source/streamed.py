@@ -9,7 +9,7 @@ import struct
 from dataclasses import dataclass, field
 from typing import Final
 
-from replicator.errors import ProtocolError
+from replicator.errors import ProtocolError, UntoldRollbackError
 from replicator.model import Transaction
 from replicator.pgoutput.streamed import StreamCommit, read_abort, read_commit, read_start, read_xid
 from replicator.pgoutput.transactions import Assembler
@@ -68,7 +68,8 @@ class Streamed:
     def take(self, payload: Message) -> None:
         """Take a message of a block, or of one of the kinds NOT_ORDINARY.
 
-        Raises ProtocolError, or LocalDiskError if there is no place to keep it.
+        Raises ProtocolError, LocalDiskError if there is no place to keep it, or UntoldRollbackError at the commit of
+        what has to be received again, after it.
         """
         try:
             if self._block is not None:
@@ -77,11 +78,6 @@ class Streamed:
                 self._take_outside(bytes(payload))
         except OSError as error:
             raise disk_error(error) from None
-
-    @property
-    def subtransactions(self) -> int:
-        """How many the transaction that is replayed has, as far as their rollbacks were told."""
-        return self._replay.kept.subtransactions if self._replay is not None else 0
 
     def next_piece(self) -> Transaction | None:
         """What comes next of a transaction that has committed; None: it is the other tasks' turn before that."""
@@ -139,6 +135,8 @@ class Streamed:
 
     def _commit(self, commit: StreamCommit) -> None:
         kept = self._find(commit.xid)
+        if kept.subtransactions:
+            raise UntoldRollbackError("a large transaction has savepoints, and which were rolled back is not certain")
         kept.complete()
         self._replay = _Replay(commit, kept)
         self.replaying = True

@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from psycopg.conninfo import make_conninfo
 
-from replicator.errors import ProtocolError
+from replicator.errors import ProtocolError, UntoldRollbackError
 from replicator.model import Transaction
 from replicator.pgoutput import decoder as in_use
 from replicator.pgoutput.transactions import Assembler
@@ -60,7 +60,7 @@ TRUNCATE a, b RESTART IDENTITY CASCADE;
 
 LARGE: Final = """
 INSERT INTO b SELECT n, repeat('b', 5000) FROM generate_series(1, 20) n; SAVEPOINT one;
-INSERT INTO b SELECT n, repeat('c', 5000) FROM generate_series(1, 20) n; ROLLBACK TO one;
+INSERT INTO b SELECT n, repeat('c', 5000) FROM generate_series(1, 20) n; ROLLBACK TO one; RELEASE one;
 UPDATE b SET body = 'streamed'; ALTER TABLE b ADD COLUMN c int; INSERT INTO b VALUES (7, NULL, 1);
 """
 """More than the source keeps in memory, so that it sends it before it ends."""
@@ -209,7 +209,7 @@ def test_streamed_transactions_in_any_order_and_shape_are_refused_or_read(
     streamed: Sequence[bytes], data: st.DataObject
 ) -> None:
     messages = data.draw(disordered(streamed))
-    with contextlib.suppress(ProtocolError):
+    with contextlib.suppress(ProtocolError, UntoldRollbackError):
         play(messages)
 
 

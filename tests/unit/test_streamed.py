@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from replicator.config import MIB
-from replicator.errors import LocalDiskError, ProtocolError
+from replicator.errors import LocalDiskError, ProtocolError, UntoldRollbackError
 from replicator.model import Insert, LogicalMessage, Transaction
 from replicator.pgoutput.large import LARGE
 from replicator.pgoutput.streamed import read_xid
@@ -42,7 +42,7 @@ def row(xid: int, value: bytes) -> bytes:
 
 
 def test_nothing_comes_out_before_the_commit_and_then_all_of_it(fed: Fed) -> None:
-    fed.feed(*block(7, described(7), row(7, b"1")), *block(7, row(8, b"2"), first=False))
+    fed.feed(*block(7, described(7), row(7, b"1")), *block(7, row(7, b"2"), first=False))
     assert fed.transactions == []
     assert fed.streamed.size > 0
 
@@ -74,9 +74,30 @@ def test_an_aborted_transaction_never_comes_out(fed: Fed) -> None:
 def test_what_an_aborted_subtransaction_did_is_taken_back(fed: Fed) -> None:
     fed.feed(*block(7, described(7), row(7, b"1"), row(8, b"2"), row(9, b"3"), row(8, b"4")))
     fed.feed(wire.stream_abort(7, 9), wire.stream_abort(7, 8))
-    fed.feed(*block(7, row(7, b"5"), row(10, b"6"), first=False), wire.stream_commit(7))
+    fed.feed(*block(7, row(7, b"5"), first=False), wire.stream_commit(7))
 
-    assert fed.rows == [[b"1", b"5", b"6"]]
+    assert fed.rows == [[b"1", b"5"]]
+
+
+def test_law_1_a_transaction_with_subtransactions_left_does_not_come_out(fed: Fed) -> None:
+    """The source may not have told that they were rolled back."""
+    fed.feed(*block(7, described(7), row(7, b"1"), row(8, b"2"), row(9, b"3")), wire.stream_abort(7, 9))
+
+    with pytest.raises(UntoldRollbackError):
+        fed.feed(wire.stream_commit(7))
+    assert fed.transactions == []
+
+
+def test_rows_and_rollbacks_that_cross_what_is_written_at_once(fed: Fed) -> None:
+    """Given some hundred kB, a huge row among small ones, and rollbacks of what is written already, of what is not,
+    and of a huge row, then exactly what was not rolled back comes out, in its order."""
+    huge, small = b"xyz" * LARGE, [b"%d" % n for n in range(40_000)]
+    fed.feed(*block(7, described(7), *(row(7, value) for value in small), row(7, huge), row(7, b"behind it")))
+    fed.feed(*block(7, *(row(8, value) for value in small), row(8, huge), row(8, b"gone"), first=False))
+    fed.feed(wire.stream_abort(7, 8), *block(7, row(9, b"gone, too"), first=False), wire.stream_abort(7, 9))
+    fed.feed(*block(7, row(7, b"last"), first=False), wire.stream_commit(7))
+
+    assert [value for rows in fed.rows for value in rows] == [*small, huge, b"behind it", b"last"]
 
 
 def test_an_abort_of_what_never_came_takes_nothing_back(fed: Fed) -> None:
