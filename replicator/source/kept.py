@@ -2,10 +2,11 @@
 """Files without a name for what waits on the worker's disk: uncommitted transactions, huge messages. Compiled.
 
 Having no name, a file is gone with the process. It is written and read in the event loop: it is the page cache that
-takes and gives, in small pieces. Whatever is called here raises OSError.
+takes and gives. Whatever is called here raises OSError.
 """
 
 import contextlib
+import errno
 import os
 import tempfile
 from io import BufferedRandom
@@ -47,10 +48,10 @@ class StoredMessage:
 
     def read(self, start: int, size: int) -> bytes:
         """At most so many bytes from ``start`` on; fewer only at the message's end."""
-        return os.pread(self._file.fileno(), max(0, min(size, self._length - start)), self._start + start)
+        return _read_from(self._file, self._start + start, max(0, min(size, self._length - start)))
 
     def close(self) -> None:
-        """Forget the file."""
+        """Forget the file, which it has to itself after `store`."""
         _close(self._file)
 
 
@@ -140,10 +141,8 @@ class Kept:
         start = self._block_start + self._position
         if start == self.size:
             return False
-        self._block = os.pread(self._file.fileno(), max(size, _BLOCK), start)
+        self._block = _read_from(self._file, start, max(size, min(_BLOCK, self.size - start)))
         self._block_start, self._position = start, 0
-        if len(self._block) < size:
-            raise OSError("a temporary file has become shorter")
         return True
 
     def _write(self) -> None:
@@ -154,6 +153,13 @@ class Kept:
 def disk_error(error: OSError) -> LocalDiskError:
     """What has gone wrong with a file."""
     return LocalDiskError(f"keeping what the source has sent: {error.strerror or type(error).__name__}")
+
+
+def _read_from(file: BufferedRandom, start: int, size: int) -> bytes:
+    piece = os.pread(file.fileno(), size, start)
+    if len(piece) < size:
+        raise OSError(errno.EIO, "a temporary file has become shorter")
+    return piece
 
 
 def _new_file() -> BufferedRandom:
