@@ -16,7 +16,6 @@ cdef class Batch:
     cdef Py_ssize_t _inserts, _updates, _deletes, _truncates
     cdef readonly object first_lsn, marker
     cdef public object end_lsn
-    cdef readonly Py_ssize_t size
     cpdef add(self, Transaction transaction)
     @cython.locals(transaction=Transaction, index=Py_ssize_t)
     cpdef Py_ssize_t add_familiar(self, list transactions, Py_ssize_t start) except -1

@@ -45,10 +45,7 @@ Rules = Callable[[Relation], Rule]
 
 
 class Batch:
-    """Whole transactions (or pieces of one), coalesced, in segments that must be applied in order.
-
-    ``size`` is the bytes of the rows that were added, before coalescing.
-    """
+    """Whole transactions (or pieces of one), coalesced, in segments that must be applied in order."""
 
     def __init__(self, rules: Rules) -> None:
         self._rules = rules
@@ -60,7 +57,6 @@ class Batch:
         self.first_lsn = INVALID
         self.end_lsn = INVALID
         self.marker: str | None = None
-        self.size = 0
 
     def add(self, transaction: Transaction) -> None:
         """Fold a transaction in.
@@ -75,7 +71,6 @@ class Batch:
                 self._add(change, transaction.commit_lsn)
         except ReplicatorError as error:
             raise error.located(f"in transaction {format_lsn(transaction.commit_lsn)}") from None
-        self.size += transaction.size
         if transaction.complete:
             self.end_lsn = transaction.end_lsn
             self.transactions += 1
