@@ -150,11 +150,14 @@ class Target:
         if not self.in_transaction:
             await self._execute("BEGIN" if batch.end_lsn != INVALID else _BEGIN_PIECES)
             self.in_transaction = True
+            await self._thin_out()
         await self._write(batch.segments, batch)
 
-    async def _write(self, segments: Iterable[Segment], batch: Batch) -> None:
+    async def _thin_out(self) -> None:
         if (statement := self._stages.thin_out()) is not None:
             await self._execute(statement.as_string())
+
+    async def _write(self, segments: Iterable[Segment], batch: Batch) -> None:
         for segment in segments:
             try:
                 if isinstance(segment, Truncate):
@@ -227,12 +230,13 @@ class Target:
             if refused.retryable:
                 raise refused.located(position(batch)) from None
             done = False
+            for writer in writers:
+                writer.refused(error.diag.schema_name, error.diag.table_name)
         if not done:
             await self._execute("ROLLBACK")
-            for writer in writers:
-                writer.always_stages = writer.statements.table.has_other_unique
         elif others:
             self.in_transaction = True
+            await self._thin_out()
             await self._write([others], batch)
             await self.commit(batch)
         else:

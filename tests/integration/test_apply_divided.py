@@ -51,6 +51,18 @@ async def test_what_is_refused_row_by_row_is_undone_and_goes_through_staging(app
     assert applier.rows("SELECT v, count(*) FROM many GROUP BY v ORDER BY v") == [("new", MANY), ("old", MANY)]
 
 
+async def test_only_the_table_that_was_refused_goes_through_staging_from_then_on(applier: Applier) -> None:
+    applier.execute("CREATE TABLE other (id int PRIMARY KEY, u int UNIQUE)")
+    few, other = await applier.relation("few"), await applier.relation("other")
+
+    await applier.apply(insert(other, "1", "1"), update(few, "1", "7"), update(few, "2", "1"), update(few, "1", "2"))
+    await applier.apply(insert(other, "2", "2"))
+
+    writers = applier.target._writers
+    assert (writers[few].always_stages, writers[other].always_stages) == (True, False)
+    assert applier.rows("SELECT count(*) FROM other") == [(2,)]
+
+
 async def test_law_4_a_row_that_is_not_there_is_told_with_its_table_and_nothing_is_left(applier: Applier) -> None:
     few, many = await applier.relation("few"), await applier.relation("many")
     applier.execute("DELETE FROM few WHERE id = 2")
