@@ -25,10 +25,14 @@ from tests.fixtures import staging
 from tests.fixtures.databases import Database, drop, new_source, new_target, settings_for
 from tests.fixtures.dumps import dumped_schema
 from tests.fixtures.servers import AnyServer
+from tests.fixtures.waiting import wait_until
 from tests.fixtures.worker import WorkerMaker, run_command, wait_caught_up, wait_for_phase
 
 SCHEMAS: Final = ("singly", "staged")
 STAGING: Final = Path(staging.__file__)
+
+
+_STAGES: Final = r"SELECT count(*) FROM pg_class WHERE relname LIKE 'replicator\_stage\_%'"
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,8 +139,10 @@ def test_every_case_arrives(pair: Pair, databases: tuple[Database, Database], ma
         wait_caught_up(source, target, worker)
         assert worker.stop() == 0
         worker.start([sys.executable, STAGING])
+        wait_until(lambda: '"event": "streaming"' in worker.current_log, what="changes come one by one")
         app.change(pair.cases, "staged")
         wait_caught_up(source, target, worker)
+        assert target.value(_STAGES) > 0
 
     found = asyncio.run(compare(source.dsn, target.dsn))
     assert [str(item) for item in found if not item.equal] == []

@@ -118,11 +118,14 @@ def test_killed_at_a_point_of_the_stream(stage: Stage, point: str, moment: str) 
 
 
 def write(source: Database, rows: int) -> None:
-    """Move the WAL, with ``rows`` that show when they come twice: a few go one by one, many by staging."""
+    """Move the WAL, with ``rows`` that show when they come twice: a few go one by one, many beside such a few."""
     source.execute("SELECT pg_logical_emit_message(true, 'test', '')" if not rows else _WRITE.format(rows))
 
 
-_WRITE = "INSERT INTO visits SELECT '/twice', NULL, n FROM generate_series(1, {}) n"
+_WRITE = """
+INSERT INTO visits SELECT '/twice', NULL, n FROM generate_series(1, {}) n;
+UPDATE accounts SET balance = balance WHERE id IN (SELECT id FROM accounts LIMIT 3)
+"""
 
 
 @pytest.mark.fault(

@@ -1,4 +1,4 @@
-"""Tiny batches: what the session has prepared serves for the next ones, and is missed by none of them."""
+"""Rows one by one: what the session has prepared serves for the next ones, and is missed by none of them."""
 
 import psycopg
 import pytest
@@ -96,6 +96,7 @@ async def test_more_statements_than_go_in_one_round_trip(
     await tried.begin([(INSERT, [b"1"])])
     await session.execute("COMMIT")
     await session.execute("DEALLOCATE ALL")
+    del tried._names[b"BEGIN"]  # which would be missed first
 
     others = [(b"UPDATE t SET id = id WHERE id > $1", [b"%d" % n]) for n in range(3)]
     assert await tried.begin([*others, *((INSERT, [b"%d" % n]) for n in (2, 3, 4))]) == [1, 0, 0, 1, 1, 1]

@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+import termios
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -26,7 +27,7 @@ from replicator.model import (
     Truncate,
     Update,
 )
-from replicator.source import feedback
+from replicator.source import feedback, gathering
 from replicator.source.stream import ReplicationStream
 from tests.fixtures import wire
 from tests.fixtures.databases import Database, drop, new_source
@@ -310,6 +311,42 @@ async def test_a_consumer_that_stands_still_keeps_its_connection(streamed: Strea
     await asyncio.sleep(2.5)
 
     assert len(new_rows(await take(stream, has(20000)))) == 20000
+
+
+# --- a busy source ----------------------------------------------------------------------------------------------------
+
+BUSY = "DO 'BEGIN FOR i IN 1..2000 LOOP INSERT INTO t VALUES (i); COMMIT; END LOOP; END'"
+
+
+@pytest.mark.parametrize("buffer_bytes", [4096, MIB])
+async def test_frames_that_are_left_to_gather_all_come(
+    streamed: Streamed, opener: Opener, monkeypatch: pytest.MonkeyPatch, buffer_bytes: int
+) -> None:
+    """Given a source that always counts as busy, whether the buffer is ever full or not."""
+    monkeypatch.setattr(gathering, "_BUSY", -1)
+    stream = await opener(streamed, buffer_bytes=buffer_bytes)
+    writing = asyncio.create_task(asyncio.to_thread(streamed.database.execute, BUSY))
+
+    async with asyncio.timeout(IN_TIME):
+        rows = new_rows(await take(stream, has(2000)))
+    await writing
+
+    assert rows == [b"%d\t\\N\t\\N" % i for i in range(1, 2001)]
+
+
+async def test_a_failure_while_frames_gather_ends_the_stream(
+    streamed: Streamed, opener: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else nobody would read any more, and nobody would know."""
+    asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+    monkeypatch.setattr(gathering, "_BUSY", -1)
+    monkeypatch.setattr(termios, "FIONREAD", 0)
+    stream = await opener(streamed)
+    streamed.database.execute("INSERT INTO t VALUES (1)")
+
+    with pytest.raises(ReplicatorError, match="reading the stream failed: OSError"):
+        async with asyncio.timeout(IN_TIME):
+            await take(stream, has(2))
 
 
 # --- what it confirms (law 3) -----------------------------------------------------------------------------------------
