@@ -1,4 +1,4 @@
-"""Transactions of a few statements in one round trip, each statement prepared once.
+"""Statements by the thousand in one round trip, each prepared once.
 
 The driver's own pipelines send each statement by itself and take it through a cursor: measured, a batch of one row took
 0.7 ms with them, 0.5 of it on the processor; with this 0.3.

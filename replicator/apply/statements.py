@@ -182,7 +182,7 @@ class Statements:
             columns=sql.SQL(", ").join(sql.SQL("s.{}").format(_column(i)) for i in range(len(self.table.columns))),
         )
 
-    # --- row by row, for tiny batches, on a raw cursor ----------------------------------------------------------------
+    # --- row by row, for small tables, on a raw cursor ----------------------------------------------------------------
 
     def insert_row(self, *, with_local: bool = False) -> sql.Composed:
         """Parameters: every published column, then every local one, or none of these."""

@@ -4,9 +4,9 @@ It sends every frame by itself, and each costs it a way through the whole networ
 then frames queue up on its side and travel in large pieces. Measured on one machine, 480,000 updates: 8.8 seconds of
 its processor while it never waited, 3.9 while it often did; and it is what everybody else waits for.
 
-So while many come, the socket is left alone for a moment, and then no more is read than had gathered by then. Whether
-the source has had to wait shows right after that: only then as much again is there at once. As long as it is, the
-moments become shorter, so that it waits no longer than it has to; else longer.
+So while many come, the socket is left alone for a moment, and then about as much is read as had gathered by then.
+Whether the source has had to wait shows right after that: only then as much again is there at once. As long as it is,
+the moments become shorter, so that it waits no longer than it has to; else longer.
 """
 
 import math
