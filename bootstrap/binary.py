@@ -5,7 +5,7 @@ interval is none, since 17 sends infinite ones, which an older server would take
 Source: PostgreSQL documentation, COPY ("Binary Format"); the receive functions of each type.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final, Literal
 
 CopyFormat = Literal["text", "binary"]
@@ -38,7 +38,7 @@ _ARRAYS: Final = frozenset({
 """Of arrays of these."""
 
 
-def copy_format(source: Mapping[str, int], target: Mapping[str, int]) -> CopyFormat:
-    """The format for columns by name, with the object ids of their types on either side."""
-    known = set(source.values()) <= _SCALARS | _ARRAYS
-    return "binary" if source and known and source == target else "text"
+def copy_format(columns: Sequence[str], source: Mapping[str, int], target: Mapping[str, int]) -> CopyFormat:
+    """The format for these columns, with the object ids of all columns' types on either side, by name."""
+    ours, theirs = ([types.get(column) for column in columns] for types in (source, target))
+    return "binary" if columns and ours == theirs and set(ours) <= _SCALARS | _ARRAYS else "text"

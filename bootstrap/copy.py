@@ -7,7 +7,7 @@ holds the lease's epoch (law 6), and tables change their state in it together wi
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Self, cast
 from uuid import UUID
@@ -17,7 +17,7 @@ from psycopg import sql
 
 from bootstrap.binary import CopyFormat, copy_format
 from bootstrap.driver import DRIVER_ERRORS, Session, connected, translate_error
-from bootstrap.jobs import Piece
+from bootstrap.jobs import Load, Piece
 from replicator.catalog import Part, PublishedTable
 from replicator.errors import (
     CopyError,
@@ -48,8 +48,9 @@ SELECT c.oid
 read by the snapshot, by the functions they are not (which give NULL for the name of what was dropped)."""
 
 _TYPES: Final = """
-SELECT attname::text, atttypid FROM pg_catalog.pg_attribute
- WHERE attrelid = $1::regclass AND attname = ANY ($2) AND attnum > 0 AND NOT attisdropped
+SELECT t.name, a.attname::text, a.atttypid
+  FROM unnest($1::text[]) t(name)
+  JOIN pg_catalog.pg_attribute a ON a.attrelid = t.name::regclass AND a.attnum > 0 AND NOT a.attisdropped
 """
 
 _HOLD_EPOCH: Final = "SELECT FROM replicator.lease WHERE epoch = $1 FOR SHARE"
@@ -118,9 +119,7 @@ class Relay:
         Raises TablesGoneError, with the transaction ended, or SnapshotLostError.
         """
         begin = sql.SQL("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}")
-        lock = sql.SQL("; LOCK TABLE {} IN ACCESS SHARE MODE").format(
-            sql.SQL(", ").join(sql.SQL("ONLY {}").format(qualified(part.table)) for part in parts)
-        )
+        lock = sql.SQL("; LOCK TABLE {} IN ACCESS SHARE MODE").format(_only(part.table for part in parts))
         statement = begin.format(sql.Literal(snapshot)) + (lock if parts else sql.SQL(""))
         try:
             await self._source.execute(statement.as_string())
@@ -194,19 +193,26 @@ class Relay:
         except DRIVER_ERRORS as error:
             raise translate_error(error, Side.TARGET, f"preparing {table} for the copy") from None
 
-    async def format_of(self, table: PublishedTable, part: Part) -> CopyFormat:
-        """How rows can travel: in binary if both sides have columns of the same types, each with a format for ever."""
-        target = sql.SQL("LOCK TABLE ONLY {} IN ROW EXCLUSIVE MODE").format(qualified(table.table))
+    async def formats_of(self, loads: Sequence[Load]) -> Mapping[int, CopyFormat]:
+        """How the rows of each part can travel, by its oid.
+
+        In binary, if both sides' columns are of the same types, and these have a format for ever.
+        """
+        lock = sql.SQL("LOCK TABLE {} IN ROW EXCLUSIVE MODE").format(_only(load.table.table for load in loads))
+        parts = {piece.part.oid: (load.table, piece.part) for load in loads for piece in load.pieces}
         try:
-            ours = await self._source.fetch(_TYPES, qualified(part.table).as_string(), list(table.columns))
+            ours = await _types(self._source, [part.table for _, part in parts.values()])
         except DRIVER_ERRORS as error:
-            raise translate_error(error, Side.SOURCE, f"reading the columns of {part.table}") from None
+            raise translate_error(error, Side.SOURCE, "reading the columns of tables") from None
         try:
-            await self._target.execute(target.as_string())
-            theirs = await self._target.fetch(_TYPES, qualified(table.table).as_string(), list(table.columns))
+            await self._target.execute(lock.as_string())
+            theirs = await _types(self._target, [load.table.table for load in loads])
         except DRIVER_ERRORS as error:
-            raise translate_error(error, Side.TARGET, f"reading the columns of {table.table}") from None
-        return copy_format(*({row["attname"]: row["atttypid"] for row in rows} for rows in (ours, theirs)))
+            raise translate_error(error, Side.TARGET, "reading the columns of tables") from None
+        return {
+            oid: copy_format(table.columns, ours[part.table], theirs[table.table])
+            for oid, (table, part) in parts.items()
+        }
 
     async def copy(
         self, table: PublishedTable, piece: Piece, *, freeze: bool = False, how: CopyFormat = "text"
@@ -266,6 +272,20 @@ async def _until_end(chunks: _Chunks) -> AsyncIterator[bytes]:
         if isinstance(chunk, BaseException):
             raise chunk
         yield chunk
+
+
+def _only(tables: Iterable[TableName]) -> sql.Composed:
+    """None of their partitions or inheritance children."""
+    return sql.SQL(", ").join(sql.SQL("ONLY {}").format(qualified(table)) for table in tables)
+
+
+async def _types(session: Session, tables: Sequence[TableName]) -> Mapping[TableName, Mapping[str, int]]:
+    """The object ids of the columns' types, by their names."""
+    names = {qualified(table).as_string(): table for table in tables}
+    found: dict[TableName, dict[str, int]] = {table: {} for table in tables}
+    for name, column, type_oid in await session.fetch(_TYPES, list(names)):
+        found[names[name]][column] = type_oid
+    return found
 
 
 def _count(status: str) -> int:

@@ -10,8 +10,8 @@ from replicator.catalog import Part, PublishedTable
 from replicator.model import TableName
 from replicator.postgres import qualified
 
-LARGE_BYTES: Final = 4 * 1024 * 1024
-"""A table below this size shares a transaction with others, and its format is not asked for."""
+_LARGE_BYTES: Final = 4 * 1024 * 1024
+"""A table below this size shares a transaction with others."""
 
 _JOB_BYTES: Final = 16 * 1024 * 1024
 _JOB_TABLES: Final = 100
@@ -66,7 +66,7 @@ def plan_jobs(tables: Iterable[PublishedTable], split_bytes: int, block_bytes: i
     small: list[PublishedTable] = []
     jobs: list[Job] = []
     for table in tables:
-        if table.size < LARGE_BYTES:
+        if table.size < _LARGE_BYTES:
             small.append(table)
         else:
             jobs.extend(_large(table, split_bytes, block_bytes))

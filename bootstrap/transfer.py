@@ -8,9 +8,10 @@ from uuid import UUID
 
 import structlog
 
+from bootstrap.binary import CopyFormat
 from bootstrap.copy import Copied, Relay, TablesGoneError
 from bootstrap.driver import return_freed_memory
-from bootstrap.jobs import LARGE_BYTES, Job, Load, single_jobs
+from bootstrap.jobs import Job, Load, single_jobs
 from bootstrap.parallel import run_all
 from replicator.config import Settings
 from replicator.model import TableName, TableState
@@ -104,7 +105,8 @@ class Transfer:
         freeze = self.freeze and len(loads) == 1 and _is_plain(loads[0])
         if freeze:
             await relay.truncate(loads[0].table.table)
-        copied = {load.table.table: await self._load(relay, load, freeze=freeze) for load in loads}
+        formats = await relay.formats_of(loads)
+        copied = {load.table.table: await self._load(relay, load, formats, freeze=freeze) for load in loads}
         whole = {load.table.table: copied[load.table.table] for load in loads if load.whole}
         if whole:
             await relay.set_states(TableState.COPIED, whole)
@@ -117,11 +119,10 @@ class Transfer:
         await relay.set_states(TableState.COPYING, {name: None})
         self.listener.set_states(TableState.COPYING, [name])
 
-    async def _load(self, relay: Relay, load: Load, *, freeze: bool) -> Copied:
+    async def _load(self, relay: Relay, load: Load, formats: Mapping[int, CopyFormat], *, freeze: bool) -> Copied:
         copied = Copied()
         for piece in load.pieces:
-            how = "text" if load.table.size < LARGE_BYTES else await relay.format_of(load.table, piece.part)
-            copied += await relay.copy(load.table, piece, freeze=freeze, how=how)
+            copied += await relay.copy(load.table, piece, freeze=freeze, how=formats[piece.part.oid])
         return copied
 
     async def _finish(
