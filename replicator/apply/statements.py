@@ -25,11 +25,13 @@ DELETE_GROUP: Final = 0
 class TargetColumn:
     """A column on the target; ``type`` is its base type as SQL, with a collation if it is not the type's.
 
+    ``parameter_type`` is the same without modifiers: a cast to varchar(9) cuts a value off, an assignment refuses it.
     ``equality_schema`` is where the type's ``=`` lies: an extension's need not be on the search_path.
     """
 
     name: str
     type: str
+    parameter_type: str
     identity_always: bool
     equality_schema: str = "pg_catalog"
 
@@ -189,7 +191,7 @@ class Statements:
         places = range(len(self.table.all_columns if with_local else self.table.columns))
         if not places:
             return sql.SQL("INSERT INTO {} DEFAULT VALUES").format(self._insertable)
-        values = sql.SQL(", ").join(_parameter(i) for i in places)
+        values = sql.SQL(", ").join(self._value(n, i) for n, i in enumerate(places))
         return sql.SQL("INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE VALUES ({})").format(
             self._insertable, self._names(places), values
         )
@@ -200,7 +202,7 @@ class Statements:
         if not columns:
             return sql.SQL("SELECT 1 FROM {} t WHERE {}").format(self._relation, self._matches_parameters(first=0))
         assignments = sql.SQL(", ").join(
-            sql.SQL("{} = {}").format(self._name(i), _parameter(n)) for n, i in enumerate(columns)
+            sql.SQL("{} = {}").format(self._name(i), self._value(n, i)) for n, i in enumerate(columns)
         )
         return sql.SQL("UPDATE {} t SET {} WHERE {}").format(
             self._relation, assignments, self._matches_parameters(first=len(columns))
@@ -243,6 +245,13 @@ class Statements:
 
     def _type(self, position: int) -> str:
         return self.table.all_columns[position].type
+
+    def _value(self, n: int, position: int) -> sql.Composed:
+        """A parameter for a column, with its type in the text: a statement keeps the types that it was prepared with.
+
+        After a column has become a timestamp, a date would take the time of day away.
+        """
+        return sql.SQL("{}::{}").format(_parameter(n), sql.SQL(self.table.all_columns[position].parameter_type))
 
     def _matches_origin(self) -> sql.Composed:
         return sql.SQL(" AND ").join(

@@ -33,6 +33,7 @@ SELECT b.attnum, b.attname AS name, b.required, b.attidentity = 'a' AS identity_
        pg_catalog.format_type(b.typid, b.typmod)
          || CASE WHEN b.attcollation <> t.typcollation
                  THEN ' COLLATE ' || b.attcollation::pg_catalog.regcollation::text ELSE '' END AS type,
+       pg_catalog.format_type(b.typid, -1) AS parameter_type,
        coalesce((SELECT n.nspname FROM pg_catalog.pg_operator o
                    JOIN pg_catalog.pg_namespace n ON n.oid = o.oprnamespace
                   WHERE o.oprname = '=' AND o.oprleft = b.typid AND o.oprright = b.typid
@@ -116,7 +117,13 @@ def _column(relation: Relation, name: str, found: dict[str, object] | None) -> T
     if found is None or found["generated"]:
         lacks = "is generated" if found else "does not exist"
         raise SchemaMismatchError(f"column {name} of {relation.table} {lacks} on the target")
-    return TargetColumn(name, str(found["type"]), bool(found["identity_always"]), str(found["equality_schema"]))
+    return TargetColumn(
+        name,
+        str(found["type"]),
+        str(found["parameter_type"]),
+        bool(found["identity_always"]),
+        str(found["equality_schema"]),
+    )
 
 
 def key_positions(relation: Relation, unique: list[list[int]]) -> tuple[int, ...] | None:

@@ -195,3 +195,24 @@ async def test_a_table_that_is_held_again_streams_only_after_what_was_spooled(sp
         await streams
 
     assert (spooled.ids("ready"), spooled.ids("copied")) == ([1, 2], [])
+
+
+async def test_law_7_a_column_whose_type_a_later_round_has_changed_takes_values_of_the_new_type(
+    spooled: Spooled,
+) -> None:
+    """A session remembers statements with the types of their parameters: with the old one a time of day would go."""
+    spooled.applier.execute("CREATE TABLE dated (id int PRIMARY KEY, v date)")
+    dated = await spooled.applier.relation("dated", snapshot_lsn=START)
+    script = Script()
+    async with spooled.flow(script) as flow:
+        for lsn, kind, value in ((6000, "date", "2026-01-01"), (7000, "timestamp", "2026-01-01 10:30:00")):
+            spooled.applier.execute(f"ALTER TABLE dated ALTER v TYPE {kind}")
+            streams = asyncio.create_task(flow.stream_ready(INTERVAL, spooled.interrupt))
+            for n in range(2):  # the first may come before the table is known to be ready
+                script.hand_out(transaction(insert(dated, str(lsn + n), value), lsn=lsn + n * 100))
+                await asyncio.sleep(6 * INTERVAL)
+            spooled.interrupt.set()
+            await streams
+            spooled.interrupt.clear()
+
+    assert spooled.applier.rows("SELECT id, v::text FROM dated WHERE id > 7000") == [(7001, "2026-01-01 10:30:00")]

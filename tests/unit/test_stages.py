@@ -6,7 +6,7 @@ from replicator.model import TableName
 
 
 def statements(number: int) -> Statements:
-    column = TargetColumn("id", "integer", identity_always=False)
+    column = TargetColumn("id", "integer", "integer", identity_always=False)
     table = TargetTable(TableName("public", f"t{number}"), (column,), (0,), partitioned=False, has_other_unique=False)
     return Statements(table, f"stage_{number}")
 

@@ -13,7 +13,7 @@ QUOTED = '"""; drop table x; --"'
 def table(
     *columns: str, key: tuple[int, ...] | None = (0,), partitioned: bool = False, always: str = "", name: str = "t"
 ) -> TargetTable:
-    described = tuple(TargetColumn(column, "text", identity_always=column == always) for column in columns)
+    described = tuple(TargetColumn(column, "text", "text", identity_always=column == always) for column in columns)
     return TargetTable(TableName("s", name), described, key, partitioned, has_other_unique=False)
 
 
@@ -96,7 +96,9 @@ def test_an_update_sets_what_was_sent_but_the_key() -> None:
         ' WHERE s.g = 3 AND t."a" = s."o1"'
     )
     assert of.updated_positions([2]) == [0, 3]
-    assert text(of.update_row([2])) == 'UPDATE ONLY "s"."t" t SET "id" = $1, "c" = $2 WHERE t."a" = $3::text'
+    assert (
+        text(of.update_row([2])) == 'UPDATE ONLY "s"."t" t SET "id" = $1::text, "c" = $2::text WHERE t."a" = $3::text'
+    )
 
 
 def test_an_update_of_nothing_counts_its_rows() -> None:
@@ -108,7 +110,7 @@ def test_an_update_of_nothing_counts_its_rows() -> None:
 def test_a_percent_sign_in_a_name_is_no_placeholder() -> None:
     of = statements(table("%s", "100%"))
 
-    assert text(of.insert_row()).endswith('("%s", "100%") OVERRIDING SYSTEM VALUE VALUES ($1, $2)')
+    assert text(of.insert_row()).endswith('("%s", "100%") OVERRIDING SYSTEM VALUE VALUES ($1::text, $2::text)')
     assert text(of.delete_row()).endswith('WHERE t."%s" = $1::text')
 
 
