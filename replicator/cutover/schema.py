@@ -144,21 +144,38 @@ async def rehearse(target: Connection, items: Sequence[Deferred]) -> list[Failur
 
 
 async def _rehearse_once(target: Connection, items: Sequence[Deferred], statements: Mapping[int, str]) -> list[Failure]:
-    failures = []
     async with target.transaction(force_rollback=True):
         await target.execute(_BRIEF)
-        for item in items:
-            try:
-                script = f"SAVEPOINT rehearsal; {statements[item.position]}\n; RELEASE SAVEPOINT rehearsal"
-                await target.execute(script.encode())
-            except _NOT_NOW:
-                raise
-            except psycopg.DatabaseError as error:
-                if error.sqlstate is None:  # the connection is lost
-                    raise
-                failures.append(_failure(item, error))
-                await target.execute("ROLLBACK TO SAVEPOINT rehearsal")
-    return failures
+        return await _failures(target, items, statements)
+
+
+async def _failures(target: Connection, items: Sequence[Deferred], statements: Mapping[int, str]) -> list[Failure]:
+    """Try all at once, then each half of what was refused.
+
+    One by one, a round trip each, the worker would take a table that comes later before it waits for one of ours.
+    """
+    error = await _refusal(target, [statements[item.position] for item in items])
+    if error is None:
+        return []
+    if len(items) == 1:
+        return [_failure(items[0], error)]
+    half = len(items) // 2
+    return [*await _failures(target, items[:half], statements), *await _failures(target, items[half:], statements)]
+
+
+async def _refusal(target: Connection, statements: Iterable[str]) -> psycopg.DatabaseError | None:
+    """What the target objects to these; None if they ran."""
+    script = "\n;\n".join(["SAVEPOINT rehearsal", *statements, "RELEASE SAVEPOINT rehearsal"])
+    try:
+        await target.execute(script.encode())
+    except _NOT_NOW:
+        raise
+    except psycopg.DatabaseError as error:
+        if error.sqlstate is None:  # the connection is lost
+            raise
+        await target.execute("ROLLBACK TO SAVEPOINT rehearsal")
+        return error
+    return None
 
 
 def _failure(item: Deferred, error: psycopg.Error) -> Failure:
