@@ -34,6 +34,18 @@ _NOT_NOW: Final = (
 
 # below deadlock_timeout: the worker, which waits behind us, is never the victim
 _BRIEF: Final[LiteralString] = "SET LOCAL lock_timeout = '300ms'; SET LOCAL search_path = ''"
+_BETWEEN_BATCHES: Final[LiteralString] = """
+DO $$ BEGIN
+  FOR n IN 1..2000 LOOP
+    EXIT WHEN NOT EXISTS (SELECT FROM pg_catalog.pg_stat_activity
+                           WHERE application_name = 'replicator worker apply' AND xact_start IS NOT NULL
+                             AND datname = pg_catalog.current_database());
+    PERFORM pg_catalog.pg_sleep(0.002), pg_catalog.pg_stat_clear_snapshot();
+  END LOOP;
+END $$
+"""
+"""Wait for the end of the batch that the worker applies, in a loop on the server: the next one comes at once."""
+
 _QUALIFIED: Final[LiteralString] = "SET LOCAL search_path = ''"
 _DEFAULT: Final[LiteralString] = "SET LOCAL search_path TO DEFAULT"
 
@@ -146,15 +158,17 @@ async def rehearse(target: Connection, items: Sequence[Deferred]) -> list[Failur
 async def _rehearse_once(target: Connection, items: Sequence[Deferred], statements: Mapping[int, str]) -> list[Failure]:
     async with target.transaction(force_rollback=True):
         await target.execute(_BRIEF)
-        return await _failures(target, items, statements)
+        return await _failures(target, items, statements, first=[_BETWEEN_BATCHES])
 
 
-async def _failures(target: Connection, items: Sequence[Deferred], statements: Mapping[int, str]) -> list[Failure]:
+async def _failures(
+    target: Connection, items: Sequence[Deferred], statements: Mapping[int, str], first: Sequence[str] = ()
+) -> list[Failure]:
     """Try all at once, then each half of what was refused.
 
     One by one, a round trip each, the worker would take a table that comes later before it waits for one of ours.
     """
-    error = await _refusal(target, [statements[item.position] for item in items])
+    error = await _refusal(target, [*first, *(statements[item.position] for item in items)])
     if error is None:
         return []
     if len(items) == 1:

@@ -14,7 +14,7 @@ from tests.faults.stage import Stage, wait_progress, wait_told
 from tests.fixtures.databases import Database
 from tests.fixtures.migration import Migration
 from tests.fixtures.waiting import wait_until
-from tests.fixtures.worker import wait_caught_up
+from tests.fixtures.worker import run_command, wait_caught_up
 
 _OURS = """
 SELECT DISTINCT application_name FROM pg_stat_activity
@@ -152,6 +152,18 @@ def test_a_narrow_network(stage: Stage) -> None:
     assert migration.worker.current_log.count(_STREAMING) == 1, "it has not begun anew"
 
     migration.assert_equal()
+
+
+@pytest.mark.fault(
+    "network", "each answer of the target takes 0.1 s", "a rehearsal finds the tables that the worker has"
+)
+def test_a_rehearsal_over_a_slow_network(stage: Stage) -> None:
+    """Some table is locked at any time: in every batch, from its first change to its commit."""
+    with slowed(stage, delay=0.05):
+        for _ in range(2):
+            assert run_command(stage.migration.settings, "cutover", "--rehearse").returncode == 0
+
+    stage.migration.assert_equal()
 
 
 @pytest.mark.fault("network", "swallows everything for seconds", "goes on")
