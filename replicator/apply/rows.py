@@ -3,7 +3,7 @@
 
 from collections.abc import Iterable
 
-from replicator.model import UNCHANGED, Key, Row
+from replicator.model import NULL, UNCHANGED, Key, Row
 
 (_BACKSLASH,) = b"\\"
 
@@ -29,6 +29,16 @@ class KeyReader:
 def lacks(row: Row) -> bool:
     """Whether a value of it was not sent. Few rows hold any backslash, and a byte is looked for far faster than two."""
     return _BACKSLASH in row and UNCHANGED in row
+
+
+def is_plain(line: Row | Key) -> bool:
+    """Whether its values are what is between its tabs, but for those that are NULL or were not sent.
+
+    An empty line is not: it would be no value at all.
+    """
+    if _BACKSLASH not in line:
+        return bool(line)
+    return _BACKSLASH not in line.replace(NULL, b"").replace(UNCHANGED, b"")
 
 
 def fill(row: Row, before: Row, only: Iterable[int] | None = None) -> Row:

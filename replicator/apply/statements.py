@@ -26,6 +26,7 @@ class TargetColumn:
     """A column on the target; ``type`` is its base type as SQL, with a collation if it is not the type's.
 
     ``parameter_type`` is the same without modifiers: a cast to varchar(9) cuts a value off, an assignment refuses it.
+    ``casts_as_input``: a cast from text does what the type's input function does; some types have a cast of their own.
     ``equality_schema`` is where the type's ``=`` lies: an extension's need not be on the search_path.
     """
 
@@ -33,6 +34,7 @@ class TargetColumn:
     type: str
     parameter_type: str
     identity_always: bool
+    casts_as_input: bool = True
     equality_schema: str = "pg_catalog"
 
 
@@ -73,6 +75,11 @@ class TargetTable:
     def always_replaces(self) -> bool:
         """Whether an update must delete and insert: UPDATE cannot set a GENERATED ALWAYS identity column."""
         return any(self.columns[i].identity_always for i in self.settable)
+
+    @property
+    def takes_lines(self) -> bool:
+        """Whether its rows can come as one text."""
+        return bool(self.columns) and all(column.casts_as_input for column in self.columns)
 
     @property
     def can_stage(self) -> bool:
@@ -184,6 +191,29 @@ class Statements:
             columns=sql.SQL(", ").join(sql.SQL("s.{}").format(_column(i)) for i in range(len(self.table.columns))),
         )
 
+    # --- several rows as one text: lines of COPY text in which nothing is escaped but NULL ----------------------------
+
+    def insert_lines(self) -> sql.Composed:
+        """Parameter: rows."""
+        places = range(len(self.table.columns))
+        return sql.SQL("INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM {}").format(
+            self._insertable, self._names(), sql.SQL(", ").join(self._from_line(i, i) for i in places), _LINES
+        )
+
+    def update_lines(self, unchanged: Sequence[int]) -> sql.Composed:
+        """Parameter: rows, whose keys stay and whose values at the positions ``unchanged`` were not sent."""
+        assignments = sql.SQL(", ").join(
+            sql.SQL("{} = {}").format(self._name(i), self._from_line(i, i)) for i in self.updated_positions(unchanged)
+        )
+        return sql.SQL("UPDATE {} t SET {} FROM {} WHERE {}").format(
+            self._relation, assignments, _LINES, self._matches_line(self._key)
+        )
+
+    def delete_lines(self) -> sql.Composed:
+        """Parameter: keys."""
+        places = range(len(self._key))
+        return sql.SQL("DELETE FROM {} t USING {} WHERE {}").format(self._relation, _LINES, self._matches_line(places))
+
     # --- row by row, for small tables, on a raw cursor ----------------------------------------------------------------
 
     def insert_row(self, *, with_local: bool = False) -> sql.Composed:
@@ -253,6 +283,17 @@ class Statements:
         """
         return sql.SQL("{}::{}").format(_parameter(n), sql.SQL(self.table.all_columns[position].parameter_type))
 
+    def _from_line(self, place: int, position: int) -> sql.Composed:
+        return sql.SQL("l.v[{}]::{}").format(place + 1, sql.SQL(self.table.all_columns[position].parameter_type))
+
+    def _matches_line(self, places: Iterable[int]) -> sql.Composed:
+        return sql.SQL(" AND ").join(
+            sql.SQL("t.{} {} l.v[{}]::{}").format(
+                self._name(position), self._equals(position), place + 1, sql.SQL(self._type(position))
+            )
+            for place, position in zip(places, self._key, strict=True)
+        )
+
     def _matches_origin(self) -> sql.Composed:
         return sql.SQL(" AND ").join(
             sql.SQL("t.{} {} s.{}").format(self._name(position), self._equals(position), _origin(n))
@@ -282,6 +323,12 @@ def truncate(tables: Iterable[TargetTable], *, restart_identity: bool) -> sql.Co
         for table in tables
     )
     return sql.SQL("TRUNCATE {}{}").format(names, sql.SQL(" RESTART IDENTITY" if restart_identity else ""))
+
+
+_LINES: Final = sql.SQL(
+    "(SELECT string_to_array(line, E'\\t', E'\\\\N') AS v FROM unnest(string_to_array($1::text, E'\\n')) line) l"
+)
+"""Rows as arrays of their values as text. Not string_to_table: nobody could tell the planner that there are few."""
 
 
 def _parameter(n: int) -> sql.SQL:

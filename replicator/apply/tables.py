@@ -34,6 +34,9 @@ SELECT b.attnum, b.attname AS name, b.required, b.attidentity = 'a' AS identity_
          || CASE WHEN b.attcollation <> t.typcollation
                  THEN ' COLLATE ' || b.attcollation::pg_catalog.regcollation::text ELSE '' END AS type,
        pg_catalog.format_type(b.typid, -1) AS parameter_type,
+       NOT EXISTS (SELECT FROM pg_catalog.pg_cast k
+                    WHERE k.castsource = 'pg_catalog.text'::pg_catalog.regtype AND k.casttarget = b.typid
+                      AND k.castmethod = 'f') AS casts_as_input,
        coalesce((SELECT n.nspname FROM pg_catalog.pg_operator o
                    JOIN pg_catalog.pg_namespace n ON n.oid = o.oprnamespace
                   WHERE o.oprname = '=' AND o.oprleft = b.typid AND o.oprright = b.typid
@@ -122,6 +125,7 @@ def _column(relation: Relation, name: str, found: dict[str, object] | None) -> T
         str(found["type"]),
         str(found["parameter_type"]),
         bool(found["identity_always"]),
+        bool(found["casts_as_input"]),
         str(found["equality_schema"]),
     )
 

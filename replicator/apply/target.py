@@ -23,6 +23,9 @@ _ON_REQUEST: Final = 2**31
 """The driver prepares what is asked for, and nothing by itself: a staging table's size decides how to join it, and the
 plan of a prepared statement would be one that was made for another size."""
 
+_PREPARED_BYTES: Final = 8 * 1024 * 1024
+"""Bytes of rows in one batch that go as parameters of statements: they are copied as a whole."""
+
 _BEGIN_PIECES: Final = "BEGIN; SET LOCAL idle_in_transaction_session_timeout = 0"
 """The source may be busy for minutes between two pieces of a transaction, with what is not published: a session that
 ended there would begin anew and end there again. What a worker that is gone left behind, the next one ends."""
@@ -50,7 +53,7 @@ class Target:
         self._rules: dict[Relation, Rule] = {}
         self._writers: dict[Relation, TableWriter] = {}
         self._stages = Stages()
-        self._rows = Pipeline(connection)
+        self._pipeline = Pipeline(connection)
         self.in_transaction = False
         self.progress = progress
 
@@ -211,10 +214,10 @@ class Target:
         except psycopg.Error as error:
             raise translate(error, Side.TARGET, f"truncate of {names}", otherwise=ApplyError) from None
 
-    # --- row by row ---------------------------------------------------------------------------------------------------
+    # --- prepared statements ------------------------------------------------------------------------------------------
 
     async def _apply_small(self, batch: Batch) -> bool:
-        """Apply tables of which there is little row by row, the others after them. False, with nothing done, in vain.
+        """Apply tables of which there is little in a round trip, others after them. False, with nothing done, in vain.
 
         What is refused for good is tried again through the staging tables, which tell which table objects and why, and
         untangle unique values that change hands.
@@ -222,9 +225,9 @@ class Target:
         divided = self._divided(batch.segments)
         if divided is None:
             return False
-        rows, writers, others = divided
+        statements, writers, others = divided
         try:
-            done = await self._run_rows(batch, rows, commits=not others)
+            done = await self._run_prepared(batch, statements, commits=not others)
         except psycopg.Error as error:
             refused = translate(error, Side.TARGET, "applying a batch", otherwise=ApplyError)
             if refused.retryable:
@@ -246,8 +249,8 @@ class Target:
     def _divided(
         self, segments: Sequence[Segment]
     ) -> tuple[list[Statement], list[TableWriter], list[TableChanges]] | None:
-        """The rows that go one by one, the writers of their tables, and what needs staging; None if all of it does."""
-        rows, writers, others = list[Statement](), list[TableWriter](), list[TableChanges]()
+        """The statements for some tables, the writers of these, and what needs staging; None if all of it does."""
+        found, writers, others, room = list[Statement](), list[TableWriter](), list[TableChanges](), _PREPARED_BYTES
         if len(segments) > 1:
             return None
         for segment in segments:
@@ -255,21 +258,25 @@ class Target:
                 return None
             for changes in segment:
                 writer = self._writers[changes.relation]
-                if (statements := writer.row_by_row(changes)) is None:
+                if room < 0 or (statements := writer.prepared(changes)) is None:
                     others.append(changes)
                 else:
-                    rows += statements
+                    found += statements
                     writers.append(writer)
-        return None if others and not rows else (rows, writers, others)
+                    room -= changes.size
+        return None if others and not found else (found, writers, others)
 
-    async def _run_rows(self, batch: Batch, rows: Sequence[Statement], *, commits: bool) -> bool:
-        """Run them in a new transaction, and commit it if asked to. False unless each has changed exactly one row."""
+    async def _run_prepared(self, batch: Batch, statements: Sequence[Statement], *, commits: bool) -> bool:
+        """Run them in a new transaction; commit it if asked to. False unless each changed as many rows as meant."""
+        planned = [statement.rows for statement in statements]
         if not commits:
-            return all(count == 1 for count in await self._rows.begin(rows))
+            return await self._pipeline.begin(statements) == planned
         moved = self._advance.parameters(self._epoch, self.progress, batch.end_lsn, batch.marker)
-        advance = self._advance.statement.encode(), [None if text is None else text.encode() for text in moved]
-        *changed, advanced = await self._rows.begin([*rows, advance])
-        if any(count != 1 for count in changed):
+        values = [None if text is None else text.encode() for text in moved]
+        *changed, advanced = await self._pipeline.begin(
+            [*statements, Statement(self._advance.statement.encode(), values)]
+        )
+        if changed != planned:
             return False
         control.assert_advanced(advanced, self.progress)
         await self._connection.execute("COMMIT")

@@ -39,7 +39,7 @@ BOOTSTRAP = (
 """In the order in which a migration comes to them, so that each start of the worker gets to the next one."""
 
 STREAM = {
-    "replicator.apply.target:Target._run_rows": 5,
+    "replicator.apply.target:Target._run_prepared": 5,
     "replicator.apply.target:Target.run": 3,
     "replicator.apply.target:Target.commit": 3,
     "replicator.apply.target:Target.advance": 3,
@@ -110,7 +110,7 @@ def test_killed_at_a_point_of_the_stream(stage: Stage, point: str, moment: str) 
     assert migration.worker.stop() == 0
     with migration.app.paused() if commits or point.endswith("advance") else nullcontext():
         migration.worker.start(program(point, moment, chance.randint(1, STREAM[point])))
-        wait_killed(migration, point, lambda: write(migration.source, rows=chance.choice((3, 200)) if commits else 0))
+        wait_killed(migration, point, lambda: write(migration.source, chance.choice(_ROWS) if commits else 0))
 
     migration.start()
 
@@ -118,9 +118,12 @@ def test_killed_at_a_point_of_the_stream(stage: Stage, point: str, moment: str) 
 
 
 def write(source: Database, rows: int) -> None:
-    """Move the WAL, with ``rows`` that show when they come twice: a few go one by one, many beside such a few."""
+    """Move the WAL, with ``rows`` that show when they come twice."""
     source.execute("SELECT pg_logical_emit_message(true, 'test', '')" if not rows else _WRITE.format(rows))
 
+
+_ROWS = (3, 200, 2000)
+"""So few have a statement each, so many share one, and more go through COPY, beside others of a few."""
 
 _WRITE = """
 INSERT INTO visits SELECT '/twice', NULL, n FROM generate_series(1, {}) n;

@@ -1,10 +1,10 @@
-"""Rows one by one: what the session has prepared serves for the next ones, and is missed by none of them."""
+"""Prepared statements: what the session has prepared serves for the next ones, and is missed by none of them."""
 
 import psycopg
 import pytest
 
 from replicator.apply import pipeline
-from replicator.apply.pipeline import Pipeline
+from replicator.apply.pipeline import Pipeline, Statement
 from tests.fixtures.applying import Applier
 from tests.fixtures.changes import insert, update
 
@@ -58,11 +58,11 @@ async def test_the_first_statement_that_fails_is_the_one_that_is_told(plain_appl
     tried = Pipeline(session)
 
     with pytest.raises(psycopg.errors.UniqueViolation):
-        await tried.begin([(INSERT, [b"1"]), (INSERT, [b"1"]), (b"SELECT 1/0", [])])
+        await tried.begin([Statement(INSERT, [b"1"]), Statement(INSERT, [b"1"]), Statement(b"SELECT 1/0", [])])
 
     assert session.info.transaction_status is psycopg.pq.TransactionStatus.INERROR
     await session.execute("ROLLBACK")
-    assert await tried.begin([(INSERT, [b"2"]), (b"UPDATE t SET id = 3 WHERE id = 4", [])]) == [1, 0]
+    assert await tried.begin([Statement(INSERT, [b"2"]), Statement(b"UPDATE t SET id = 3 WHERE id = 4", [])]) == [1, 0]
 
 
 async def test_a_session_that_is_ended_meanwhile_is_told_as_such(plain_applier: Applier) -> None:
@@ -71,14 +71,17 @@ async def test_a_session_that_is_ended_meanwhile_is_told_as_such(plain_applier: 
 
     with pytest.raises(psycopg.errors.AdminShutdown):
         await Pipeline(plain_applier.target._connection).begin(
-            [(b"SELECT pg_terminate_backend(pg_backend_pid())", []), (b"SELECT 1", [])]
+            [Statement(b"SELECT pg_terminate_backend(pg_backend_pid())", []), Statement(b"SELECT 1", [])]
         )
 
 
-async def test_more_than_the_network_holds_passes_in_both_directions(plain_applier: Applier) -> None:
+async def test_more_than_the_network_holds_passes_in_both_directions(
+    plain_applier: Applier, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Given megabytes of parameters and of answers, then neither side waits for the other for ever."""
+    monkeypatch.setattr(pipeline, "_BYTES_AT_ONCE", 100_000_000)
     await plain_applier.open()
-    big = (b"SELECT $1::text || pg_catalog.repeat('x', 1000000)", [b"y" * 1_000_000])
+    big = Statement(b"SELECT $1::text || pg_catalog.repeat('x', 1000000)", [b"y" * 1_000_000])
 
     assert await Pipeline(plain_applier.target._connection).begin([big] * 20) == [1] * 20
 
@@ -93,13 +96,13 @@ async def test_more_statements_than_go_in_one_round_trip(
     await plain_applier.open()
     session = plain_applier.target._connection
     tried = Pipeline(session)
-    await tried.begin([(INSERT, [b"1"])])
+    await tried.begin([Statement(INSERT, [b"1"])])
     await session.execute("COMMIT")
     await session.execute("DEALLOCATE ALL")
     del tried._names[b"BEGIN"]  # which would be missed first
 
-    others = [(b"UPDATE t SET id = id WHERE id > $1", [b"%d" % n]) for n in range(3)]
-    assert await tried.begin([*others, *((INSERT, [b"%d" % n]) for n in (2, 3, 4))]) == [1, 0, 0, 1, 1, 1]
+    others = [Statement(b"UPDATE t SET id = id WHERE id > $1", [b"%d" % n]) for n in range(3)]
+    assert await tried.begin([*others, *(Statement(INSERT, [b"%d" % n]) for n in (2, 3, 4))]) == [1, 0, 0, 1, 1, 1]
     await session.execute("COMMIT")
 
     assert plain_applier.rows("SELECT id FROM t ORDER BY id") == [(1,), (2,), (3,), (4,)]

@@ -16,7 +16,7 @@ from psycopg.rows import TupleRow
 
 from replicator.apply.batch import Batch
 from replicator.model import Change, Delete, Insert, Relation, Update
-from tests.fixtures.applying import Applier, new_applier, stage_all
+from tests.fixtures.applying import Applier, join_all, new_applier, stage_all
 from tests.fixtures.changes import piece, transaction
 from tests.fixtures.databases import Database
 from tests.fixtures.histories import BEFORE, BY_FULL_ROW, BY_KEY, COLUMNS, Step, histories
@@ -169,7 +169,7 @@ def table(
 def test_any_batches_leave_what_the_changes_leave_one_by_one(table: Given, data: st.DataObject) -> None:
     steps = data.draw(histories(table.described, max_steps=15))
     ends = data.draw(st.lists(st.sampled_from(ENDS), min_size=len(steps), max_size=len(steps)))
-    staged = data.draw(st.booleans())
+    way = data.draw(st.sampled_from([None, join_all, stage_all]))
     if time.monotonic() > table.deadline:
         return
     applier, run = table.applier, table.runner.run
@@ -180,8 +180,8 @@ def test_any_batches_leave_what_the_changes_leave_one_by_one(table: Given, data:
 
     deadline, table.deadline = table.deadline, table.deadline + 30
     with pytest.MonkeyPatch.context() as monkeypatch:
-        if staged:
-            stage_all(monkeypatch)
+        if way is not None:
+            way(monkeypatch)
         run(table.apply(steps, ends))
     assert run(applier.printed("TABLE t ORDER BY id")) == run(applier.printed("TABLE expected ORDER BY id"))
     table.deadline = deadline

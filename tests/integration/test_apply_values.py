@@ -75,6 +75,40 @@ async def test_a_value_of_any_type_arrives_as_it_was_printed(applier: Applier) -
     assert await applier.printed("TABLE t ORDER BY id") == [row("2", *values), row("3", *values)]
 
 
+async def test_a_value_of_any_type_arrives_in_a_table_of_its_own(applier: Applier) -> None:
+    """Beside other types, one with a cast of its own from text keeps rows from sharing a statement."""
+    applier.execute(TYPES)
+    tables = []
+    for n, (kind, _) in enumerate(VALUES):
+        applier.execute(f"CREATE TABLE t{n} (id int PRIMARY KEY, a {kind})")
+        tables.append(await applier.relation(f"t{n}"))
+
+    for t, (kind, value) in zip(tables, VALUES, strict=True):
+        await applier.apply(insert(t, "1", value), insert(t, "2", value))
+        await applier.apply(update(t, "1", value), delete(t, key=["2", None]))
+        assert await applier.printed(f"TABLE {t.table.name}") == [row("1", value)], kind
+
+    cursor = await applier.target._connection.execute(
+        "SELECT count(*) > 0 FROM pg_prepared_statements WHERE statement LIKE '%string_to_array%'"
+    )
+    assert await cursor.fetchone() == (applier.joined,)
+
+
+async def test_a_cast_of_the_users_own_changes_nothing(applier: Applier) -> None:
+    """Given a cast from text that does not do what the type's input function does, here and below a domain."""
+    applier.execute(
+        "CREATE TYPE feeling AS ENUM ('good', 'bad');"
+        "CREATE FUNCTION dampened(text) RETURNS feeling RETURN CASE WHEN $1 > '' THEN 'bad' END::feeling;"
+        "CREATE CAST (text AS feeling) WITH FUNCTION dampened; CREATE DOMAIN mood AS feeling;"
+        "CREATE TABLE t (id int PRIMARY KEY, a feeling); CREATE TABLE d (id int PRIMARY KEY, a mood)"
+    )
+    t, d = await applier.relation("t"), await applier.relation("d")
+
+    await applier.apply(insert(t, "1", "good"), insert(d, "1", "good"))
+
+    assert applier.rows("SELECT a::text FROM t UNION ALL SELECT a::text FROM d") == [("good",), ("good",)]
+
+
 async def test_a_key_of_any_type_finds_its_row(applier: Applier) -> None:
     applier.execute(TYPES)
     tables = []
