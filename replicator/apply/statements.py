@@ -17,6 +17,9 @@ _MAX_STAGED: Final = 400
 """Columns of the widest table that is staged. A table can have 1,600, and so many values can fill a page, in which the
 whole row must lie, by themselves: there is no room for its key beside them (documentation: "PostgreSQL Limits")."""
 
+_MAX_IN_LINES: Final = 100
+"""Columns of the widest table whose rows come as one text: an array's value is found by counting from its first."""
+
 DELETE_GROUP: Final = 0
 """The group ``g`` of staged rows that hold only a key to delete; updates and moves have groups from 1 on."""
 
@@ -79,7 +82,7 @@ class TargetTable:
     @property
     def takes_lines(self) -> bool:
         """Whether its rows can come as one text."""
-        return bool(self.columns) and all(column.casts_as_input for column in self.columns)
+        return 0 < len(self.columns) <= _MAX_IN_LINES and all(column.casts_as_input for column in self.columns)
 
     @property
     def can_stage(self) -> bool:

@@ -58,6 +58,13 @@ def test_types_with_a_cast_of_their_own_from_text_share_none() -> None:
     assert len(of("id", "v", casts_as_input=False).inserts([row(str(n), "x") for n in range(MANY)])) == MANY
 
 
+def test_rows_of_very_many_columns_share_none() -> None:
+    """A value is found by counting from the first."""
+    wide = of(*(f"c{n}" for n in range(101)))
+
+    assert len(wide.inserts([row(*["x"] * 101)] * MANY)) == MANY
+
+
 def test_updates_share_one_with_those_that_lack_the_same_values() -> None:
     whole = [row(str(n), "x", "y") for n in range(MANY)]
     lacking = [row(str(n), UNCHANGED, "y") for n in range(10, 10 + MANY)]
