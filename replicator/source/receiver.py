@@ -7,6 +7,7 @@ import contextlib
 import time
 from typing import Final
 
+import structlog
 from psycopg.pq.abc import PGconn
 
 from replicator.errors import ProtocolError, ServerUnavailableError, Side
@@ -19,6 +20,8 @@ from replicator.source.frames import HEADER_BYTES, XLOG_DATA, Keepalive, Shutdow
 from replicator.source.kept import StoredMessage, disk_error
 from replicator.source.reading import FrameReader, Pause
 from replicator.source.streamed import Streamed
+
+log = structlog.get_logger(__name__)
 
 _AT_ONCE: Final = 1000
 """Frames that are read before other tasks get their turn: some milliseconds."""
@@ -43,6 +46,7 @@ class Receiver:
         self._streamed = Streamed(self.assembler)
         self._reader = FrameReader(connection, self.assembler, self._streamed, self.buffer)
         self._shutdown = ShutdownWatch()
+        self._lacks_room = False
 
     @property
     def frames(self) -> int:
@@ -127,13 +131,19 @@ class Receiver:
                 return
             try:
                 message = StoredMessage.store(payload)
-            except OSError:  # no room: it costs memory then
+            except OSError as error:
                 message = None
+                self._tell_once(error)
                 transaction = self.assembler.feed(bytes(payload))
         if message is not None:
             transaction = self._feed_stored(message)
         if transaction is not None:
             self._take_transaction(transaction)
+
+    def _tell_once(self, error: OSError) -> None:
+        if not self._lacks_room:
+            log.warning("large rows are held in memory: there is no room for temporary files", reason=error.strerror)
+        self._lacks_room = True
 
     def _feed_stored(self, message: StoredMessage) -> Transaction | None:
         try:

@@ -110,9 +110,11 @@ def test_a_rollback_that_the_source_does_not_tell_of(early: Migration, stage: St
 
     assert_whole(early)
     assert _FALLEN_BACK in early.worker.current_log
+    assert early.worker.current_log.count(_IN_MEMORY) == 1
 
 
 _FALLEN_BACK = "large transactions are received after their commit"
+_IN_MEMORY = "large rows are held in memory"
 
 
 def cut(stage: Stage) -> None:
@@ -165,7 +167,8 @@ def test_without_room_for_temporary_files_it_receives_transactions_after_their_c
     with psycopg.connect(early.source.dsn) as connection:
         connection.execute(_FILL.format(0).encode())
         connection.execute(_FILL.format(10_000).encode())
-        connection.execute("INSERT INTO documents (title, body) VALUES ('huge', repeat('x', 5000000))")
+        for title in ("huge", "as huge"):
+            connection.execute("INSERT INTO documents (title, body) VALUES (%s, repeat('x', 5000000))", [title])
 
     assert_whole(early)
     assert _FALLEN_BACK in early.worker.current_log
