@@ -4,14 +4,16 @@ python -m tests.benchmarks.snapshot [--dataset narrow mixed] [--megabytes 1000 5
 """
 
 import argparse
+import os
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from replicator.demo.roles import render_like, supabase_like
 from replicator.demo.worker import command, environment
@@ -37,7 +39,7 @@ _NOTES: Final = (
     "pg_dump --format=directory, then pg_restore: the sum of both. pg_dump compresses by default, which costs more "
     "than it saves between fast disks: so it is measured with --compress=none (plain), too",
     "total of replicator: schema, rows, indexes and ANALYZE, start-up included; ANALYZE is not in the total of "
-    "pg_dump and pg_restore",
+    "pg_dump and pg_restore; pgcopydb runs VACUUM ANALYZE, which is in its total",
     "CPU: all processes together, the servers' included; CPU consumer: replicator with the pg_dump that it starts, or "
     "its peer's programs; per GB (10^9 bytes of tables with TOAST, without indexes) without what a bootstrap of a "
     "database without tables takes: imports, connections, slot, schema dumps",
@@ -152,9 +154,21 @@ class DumpAndRestore(NamedTuple):
 
 
 class PgCopyDb:
-    """`pgcopydb clone`."""
+    """`pgcopydb clone`, with the pg_dump of the servers' version.
+
+    Under Supabase's extra_float_digits = 0, pgcopydb 0.10 rounds floats, and the comparison after the run fails. So it
+    is told to print them whole.
+    """
 
     name: Final = "pgcopydb"
+
+    @classmethod
+    def version(cls) -> str | None:
+        """Which one is installed, if any."""
+        if not shutil.which(cls.name):
+            return None
+        answer = subprocess.run([cls.name, "--version"], check=True, capture_output=True, text=True)
+        return answer.stdout.split()[2]
 
     def copy(self, task: Task, run: int) -> Measure:
         """Clone: schema, rows, indexes and statistics."""
@@ -162,12 +176,17 @@ class PgCopyDb:
             task.fresh_target(f"pgcopydb_{run}") as target,
             tempfile.TemporaryDirectory(dir=task.lab.folder) as folder,
         ):
-            urls = {"PGCOPYDB_SOURCE_PGURI": task.source.dsn, "PGCOPYDB_TARGET_PGURI": target.dsn}
+            variables = client_environment(target.dsn) | {
+                "PGCOPYDB_SOURCE_PGURI": task.source.dsn,
+                "PGCOPYDB_TARGET_PGURI": target.dsn,
+                "PGOPTIONS": "-c extra_float_digits=3",
+                "PATH": f"{program(task.lab.source, 'pg_dump').parent}{os.pathsep}{os.environ['PATH']}",
+            }
             jobs = (f"--table-jobs={task.jobs}", f"--index-jobs={task.jobs}")
             meter = Meter(task.lab.source, task.lab.target)
             ended = task.run(
                 [self.name, "clone", *jobs, "--no-owner", "--no-acl", f"--dir={folder}/work"],
-                {**client_environment(target.dsn), **urls},
+                variables,
             )
             return _measure([ended], {}, meter.figures(None))
 
@@ -177,7 +196,7 @@ def _ways() -> list[Way]:
         DumpAndRestore("pg_dump + pg_restore", ()),
         DumpAndRestore("pg_dump (plain) + pg_restore", ("--compress=none",)),
     ]
-    if shutil.which(PgCopyDb.name):
+    if PgCopyDb.version():
         peers.append(PgCopyDb())
     return [*peers, Replicator()]
 
@@ -213,10 +232,12 @@ def _compare(lab: Lab, dataset: str, megabytes: int, options: argparse.Namespace
         task = Task(lab, source, empty, fingerprint(source, table_names(source)), options.jobs)
         series = frame.in_turn(title, ways, options.runs, lambda way, run: way.copy(task, run))
         facts = _facts(task, series)
+    if version := PgCopyDb.version():
+        facts[PgCopyDb.name] = version
     return Comparison(title, facts, series, baselines=tuple(way.name for way in ways[:-1]))
 
 
-def _facts(task: Task, series: Sequence[Series]) -> dict[str, float]:
+def _facts(task: Task, series: Sequence[Series]) -> dict[str, Any]:
     table_bytes, index_bytes = sizes(task.source)
     ours = next(item for item in series if item.name == Replicator.name)
     cpu = (ours.median(CONSUMER) or 0) - (ours.median(_EMPTY_CPU) or 0)
