@@ -187,7 +187,7 @@ def merge_entries(
     """Merge the publications' entries into tables, as the server's output plugin does.
 
     A change travels under the topmost published root; operations add up over all publications, row filters and column
-    lists only over those that publish that root.
+    lists only over those that publish that root. A table without relations was dropped since it was listed.
     """
     trees: dict[int, list[Relation]] = defaultdict(list)
     for relation in relations:
@@ -204,7 +204,7 @@ def merge_entries(
             trees[oid],
         )
         for oid, table in own.items()
-        if oid not in below
+        if oid in trees and oid not in below
     ]
 
 

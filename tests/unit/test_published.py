@@ -67,3 +67,12 @@ def test_updates_of_rows_that_never_come_are_refused(sent: list[tuple[str, str |
     """The stream would stop at the first of them, or the target go stale."""
     with pytest.raises(SourceError, match=r"table public\.a are (not )?published"):
         merged(*sent)
+
+
+def test_a_table_that_was_dropped_since_it_was_listed_is_left_out() -> None:
+    publications = {"p": Publication("p", updates=True, deletes=True, truncates=True)}
+    entries = [Entry(oid, "public", name, "d", "p", None, None) for oid, name in ((1, "a"), (2, "dropped"))]
+
+    tables = merge_entries(publications, entries, {1: ["id"]}, [Relation(1, 1, "public", "a", True, True, 0, 0)])
+
+    assert [table.table.name for table in tables] == ["a"]
