@@ -13,6 +13,7 @@ from replicator.check import target as on_target
 from replicator.check.context import Pair, Source, Target, read_source, read_target
 from replicator.check.finding import Finding, Severity, from_error
 from replicator.check.places import places
+from replicator.check.rights import rights
 from replicator.config import Settings
 from replicator.errors import ReplicatorError, Side
 from replicator.postgres import Connection, connect, describe, translate
@@ -22,6 +23,7 @@ SOURCE_CHECKS: Final[Sequence[Callable[[Source], Awaitable[list[Finding]]]]] = (
     on_source.replication_connection,
     tables.identities,
     tables.publishing,
+    rights,
     tables.unlogged,
     tables.foreign_keys,
 )

@@ -11,6 +11,7 @@ from psycopg.conninfo import make_conninfo
 
 from replicator import control
 from replicator.check import Finding, Severity, blocking, check
+from replicator.check.rights import Rights, rights_verdict
 from replicator.control import Migration
 from replicator.errors import Side
 from replicator.postgres import connect
@@ -220,6 +221,30 @@ async def test_given_a_publication_that_does_not_exist_it_is_blocked(source: Dat
     finding = await blocked_by(source, target, publications="missing")
 
     assert finding.message == "there is no publication missing"
+
+
+async def test_given_a_role_that_may_not_read_the_published_tables_they_are_named(
+    source: Database, target: Database
+) -> None:
+    source.execute("CREATE TABLE theirs (id int PRIMARY KEY); CREATE PUBLICATION chosen FOR TABLE theirs")
+    role = f"reader_of_{source.name}"
+    source.execute(f"CREATE ROLE {role} LOGIN REPLICATION PASSWORD 'secret'", superuser=True)
+    try:
+        found = await findings(make_conninfo(source.dsn, user=role, password="secret"), target, publications="chosen")
+    finally:
+        source.execute(f"DROP ROLE {role}", superuser=True)
+
+    assert [f.message for f in found if blocking([f])] == ["the role may not read public.theirs"]
+    assert any("does not own public.theirs: the cutover cannot close them" in f.message for f in found)
+
+
+def test_given_row_level_security_on_the_source_its_tables_are_named() -> None:
+    hidden = Rights("public", "theirs", readable=True, hidden=True, owned=True)
+
+    (finding,) = rights_verdict([hidden], chosen=False)
+
+    assert blocking([finding])
+    assert finding.message == "row-level security would keep rows from the copy of public.theirs"
 
 
 async def test_given_tables_of_another_owner_publishing_is_probed_and_blocked(
