@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 import psycopg
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 from rich.console import Console
 
 from replicator import control, postgres
@@ -117,8 +118,24 @@ def _start(found: installation.Installation, superuser: str) -> Server:
     return Server(found, superuser=superuser).__enter__()
 
 
+class _OwnSettings(Settings):
+    """What is said here, whatever the environment says: these servers are the demo's."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # the library's signature
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Nothing but the arguments."""
+        return (init_settings,)
+
+
 def _settings(servers: _Servers) -> Settings:
-    return Settings.model_validate(
+    return _OwnSettings.model_validate(
         {
             "SOURCE_DATABASE_URL": servers.source_dsn,
             "TARGET_DATABASE_URL": servers.target_dsn,
