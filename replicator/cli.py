@@ -162,6 +162,8 @@ def status_command(
     watching: Annotated[bool, typer.Option("--watch", help="Keep showing it until Ctrl-C.")] = False,
 ) -> None:
     """Phase, lag in bytes and seconds, tables, slot and worker."""
+    if as_json and watching:
+        raise typer.BadParameter("--json prints one document, --watch goes on showing: use one of them")
     from rich.console import Console
 
     from replicator.status import read_status, render, watch

@@ -215,3 +215,10 @@ def test_settings_that_cannot_be_read_are_misuse(source: Database, target: Datab
     for name in variables:
         assert f"{name}: " in line
     assert SECRET not in line
+
+
+def test_a_status_that_goes_on_is_no_document(source: Database, target: Database) -> None:
+    done = run_command(settings_for(source, target), "status", "--watch", "--json")
+
+    assert done.returncode == 2
+    assert "use one of them" in done.stderr
