@@ -28,6 +28,11 @@ log = structlog.get_logger(__name__)
 
 _PURPOSE: Final = "cutover"
 
+_TO_THE_SOURCE: Final = (
+    "To go back, point the app at the source and run `replicator cleanup`, which opens it for writes; "
+    "what was written to the target stays there."
+)
+
 
 async def cutover(
     settings: Settings, report: Report, *, omit_failing: bool = False, rehearse: bool = False
@@ -38,6 +43,12 @@ async def cutover(
     target refuses. Raises ReplicatorError; its message says whether writes on the source are open.
     """
     async with _opened(settings) as (migration, target):
+        if rehearse and migration.phase is Phase.DONE:
+            raise CutoverError(
+                "the cutover is done: there is nothing to rehearse",
+                hint="Run `replicator cleanup` when the new database has settled.",
+                side=Side.TARGET,
+            )
         run = _Run(_as_recorded(settings, migration), migration, target, report, omit_failing)
         return await (run.rehearse() if rehearse else run.run())
 
@@ -48,7 +59,9 @@ async def abort(settings: Settings) -> None:
         if not may_undo(recorded(await control.read_steps(target))):
             raise CutoverError(
                 "the cutover has passed its point of no return: the target may have been written to",
-                hint="Run `replicator cutover` again: it goes on where it stopped.",
+                hint=_TO_THE_SOURCE
+                if migration.phase is Phase.DONE
+                else "Run `replicator cutover` again: it goes on where it stopped.",
                 side=Side.TARGET,
             )
         await lift(settings, migration)

@@ -430,12 +430,15 @@ async def test_abort_lifts_the_fence_of_a_cutover_that_was_killed(
         await abort(settings)
 
 
-async def test_abort_refuses_after_the_end(source: Database, target: Database) -> None:
+async def test_abort_and_rehearsal_refuse_after_the_end(source: Database, target: Database) -> None:
     _both(source, target)
     async with streaming(source, target) as settings:
         await _cutover(settings)
-        with pytest.raises(CutoverError, match="point of no return"):
+        with pytest.raises(CutoverError, match="point of no return") as refused:
             await abort(settings)
+        assert "`replicator cleanup`, which opens it for writes" in refused.value.hint
+        with pytest.raises(CutoverError, match="nothing to rehearse"):
+            await _cutover(settings, rehearse=True)
     _refuses_writes(source)
 
 
