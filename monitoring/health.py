@@ -12,7 +12,8 @@ _WORKING: Final = (Phase.BOOTSTRAP, Phase.STREAMING, Phase.CUTOVER)
 class Health:
     """The worker writes it, HTTP and the pusher read it.
 
-    ``lease_timeout`` is in seconds; ``leading`` is whether the figures of this worker are the migration's.
+    ``lease_timeout`` is in seconds; ``leading`` is whether the figures of this worker are the migration's;
+    ``waits_for`` is what the stream needs its operator for, None while it goes on.
     """
 
     lease_timeout: float
@@ -20,6 +21,7 @@ class Health:
     source_connected: bool = False
     target_connected: bool = False
     leading: bool = False
+    waits_for: str | None = None
     _renewed_at: float | None = None
 
     def renew(self, now: float) -> None:
@@ -29,7 +31,7 @@ class Health:
 
     def step_back(self) -> None:
         """Note that the lease is not held now. Metrics are still pushed: an outage must show, and the last figures."""
-        self._renewed_at = None
+        self._renewed_at = self.waits_for = None
 
     def wait_for_lease(self) -> None:
         """Note that another worker has the lease: until the next ``renew`` the figures to push are that one's."""
@@ -49,4 +51,6 @@ class Health:
             found.append("the source is not connected")
         if not self.target_connected:
             found.append("the target is not connected")
+        if self.waits_for is not None:
+            found.append(f"the stream waits for its operator: {self.waits_for}")
         return found

@@ -61,10 +61,10 @@ class Session:
         self._source = source
         self._counters = Counters()
         self._finished = asyncio.Event()
+        self._health = health
         self._pulse = Pulse(lease, source, metrics, health, self._counters, self._finished, lag)
         self._incoming = Incoming(settings, lease, source, self._pulse)
         self._spooling = Spooling(settings, lease, source, self._incoming, metrics, self._counters, lag)
-        self._waits_for: str | None = None
         self._refused = INVALID
         self._known_at = INVALID
         self._seen: fingerprint.Fingerprint | None = None
@@ -137,11 +137,11 @@ class Session:
         """Say once what is needed (law 4), and let time pass before the next attempt. The stream is closed."""
         self._metrics.count_error(error)
         await self._record(error)
-        if self._waits_for != error.what:
+        if self._health.waits_for != error.what:
             if isinstance(error, DivergenceError):
                 self._metrics.divergences.inc()
             log.error("waiting until the target takes the change", reason=error.message, remedy=error.hint)
-        self._waits_for = error.what
+        self._health.waits_for = error.what
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._finished.wait(), self._settings.recheck_interval)
 
@@ -151,9 +151,9 @@ class Session:
 
     async def _recovered(self) -> None:
         await control.record_error(self._lease.connection, None)
-        if self._waits_for is not None:
+        if self._health.waits_for is not None:
             log.info("the target takes the change: going on")
-        self._waits_for = None
+        self._health.waits_for = None
 
     async def _stream_until_finished(self) -> None:
         migration = await control.read_migration(self._lease.connection)

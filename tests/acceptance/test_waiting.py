@@ -3,8 +3,10 @@
 import json
 from typing import Any
 
+import httpx
 import pytest
 
+from replicator.demo.servers import free_port
 from tests.fixtures.databases import Database
 from tests.fixtures.migration import Migration, MigrationMaker
 from tests.fixtures.waiting import wait_until
@@ -14,7 +16,7 @@ from tests.fixtures.worker import run_command, wait_caught_up
 @pytest.fixture
 def streaming(source: Database, target: Database, make_migration: MigrationMaker) -> Migration:
     """A migration that streams, and looks again every half second."""
-    migration = make_migration(source, target, rows=200, recheck_interval=0.5)
+    migration = make_migration(source, target, rows=200, recheck_interval=0.5, http_port=free_port())
     migration.start()
     return migration
 
@@ -23,6 +25,11 @@ def recorded_error(migration: Migration) -> dict[str, Any] | None:
     """What `replicator status` would show."""
     error: dict[str, Any] | None = migration.target.value("SELECT error FROM replicator.migration")
     return error
+
+
+def readiness(migration: Migration) -> httpx.Response:
+    """What /readyz says."""
+    return httpx.get(f"http://127.0.0.1:{migration.settings.http_port}/readyz")
 
 
 def test_a_row_that_is_there_already_pauses_the_stream_until_it_is_gone(streaming: Migration) -> None:
@@ -41,6 +48,8 @@ def test_a_row_that_is_there_already_pauses_the_stream_until_it_is_gone(streamin
     assert status["worker"]["alive"]
     assert status["phase"] == "streaming"
     assert streaming.worker.running
+    assert readiness(streaming).status_code == 503
+    assert "the stream waits for its operator: insert in public.sessions" in readiness(streaming).text
 
     streaming.target.execute("DELETE FROM sessions WHERE id = 900001")
 
@@ -49,6 +58,7 @@ def test_a_row_that_is_there_already_pauses_the_stream_until_it_is_gone(streamin
     streaming.assert_equal()
     assert streaming.worker.log.count("waiting until the target takes the change") == 1
     assert streaming.worker.log.count("the target takes the change: going on") == 1
+    wait_until(lambda: readiness(streaming).status_code == 200, what="a worker that is ready again")
 
 
 def _stream_is_closed(migration: Migration) -> bool:

@@ -49,3 +49,13 @@ def test_a_worker_that_waits_for_another_does_not_lead_until_it_has_the_lease() 
     health.renew(200.0)
     assert health.leading
     assert health.obstacles(200.0) == []
+
+
+def test_a_stream_that_waits_for_its_operator_is_not_ready_until_the_worker_begins_anew() -> None:
+    health = working()
+    health.waits_for = "public.t: the target has no column c"
+    assert health.obstacles(100.0) == ["the stream waits for its operator: public.t: the target has no column c"]
+
+    health.step_back()
+    health.renew(100.0)
+    assert health.obstacles(100.0) == []
