@@ -113,11 +113,15 @@ class Worker:
         log.info("the migration is done: idle")
         self._metrics.set_phase(Phase.DONE)
         self._health.phase = Phase.DONE
+        with contextlib.suppress(MigrationRemovedError):
+            while await lease.beat({}) is not None:
+                self._health.renew(time.monotonic())
+                await asyncio.sleep(self._settings.status_interval)
+        # ending would have a host like Render start it again and again, to find that the target is not empty
+        await lease.connection.close()
+        log.info("the migration was cleaned up: nothing is left to do, this worker can be removed")
         while True:
-            if await lease.beat({}) is None:
-                raise MigrationRemovedError("the migration was cleaned up while the worker ran")
-            self._health.renew(time.monotonic())
-            await asyncio.sleep(self._settings.status_interval)
+            await asyncio.Event().wait()
 
     @contextlib.asynccontextmanager
     async def _lease(self) -> AsyncIterator[Lease]:

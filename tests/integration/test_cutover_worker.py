@@ -69,10 +69,15 @@ async def test_a_migration_ends_with_equal_rows_and_every_object(
     wait_until(lambda: source.fetch("SELECT FROM pg_replication_slots WHERE active") == [], what="an idle worker")
     assert worker.running
     assert (await read_status(settings)).phase is Phase.DONE
-    assert worker.stop() == 0
     await cleanup(settings)
     assert source.fetch("SELECT FROM pg_publication") == []
     source.execute("DELETE FROM parts_1")
+
+    # it stays: a host would start it again and again
+    ours = "SELECT FROM pg_stat_activity WHERE application_name LIKE 'replicator%' AND datname = current_database()"
+    wait_until(lambda: target.fetch(ours) == [], what="a worker that holds nothing any more")
+    assert worker.running
+    assert worker.stop() == 0
 
 
 async def test_an_insert_only_table_that_is_updated_is_found_by_the_cutover(
