@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from replicator.errors import CutoverError, Reason, Side
 
@@ -13,6 +14,9 @@ class Obstacle:
     message: str
     remedy: str
     side: Side = Side.SOURCE
+
+
+_AGAIN: Final = "When nothing stands in the way any more, run `replicator cutover` again."
 
 
 class ObstructedError(CutoverError):
@@ -33,5 +37,5 @@ class ObstructedError(CutoverError):
         """One an obstacle, then the outcome."""
         found = [Reason(item.side, item.message, f"{item.remedy}.") for item in self.obstacles]
         if self._outcome:
-            found.append(Reason(Side.SOURCE, self._outcome, CutoverError.hint))
+            found.append(Reason(Side.SOURCE, f"nothing was switched: {self._outcome}", _AGAIN))
         return found

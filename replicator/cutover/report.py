@@ -39,7 +39,8 @@ class CutoverReport:
         if self.rehearsed:
             said = [f"rehearsed: {self.tables} tables and {self.sequences} sequences could be cut over now"]
         else:
-            said = [f"done: {self.tables} tables, {self.downtime_seconds or 0:.2f} s of downtime"]
+            carried = f"{self.tables} tables and {self.sequences} sequences"
+            said = [f"done: {carried}, {self.downtime_seconds or 0:.2f} s of downtime"]
         said += [f"left out on the target: {what}" for what in self.left_out]
         return said + [f"failed, run cutover again: {what}" for what in self.unfinished]
 

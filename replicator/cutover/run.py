@@ -108,6 +108,7 @@ class _Run:
     left_out: list[str] = field(default_factory=list)
     unfinished: list[str] = field(default_factory=list)
     drain_seconds: float | None = None
+    sequences: int = 0
 
     async def rehearse(self) -> CutoverReport:
         async with connected(self.settings.source, Side.SOURCE, _PURPOSE) as source:
@@ -135,6 +136,7 @@ class _Run:
 
     def _learn(self, switch: Switch) -> None:
         self.drain_seconds = switch.drain_seconds
+        self.sequences = len(switch.survey.sequences.pairs)
         self.left_out.extend(switch.survey.left_out)
 
     # --- both sides ---------------------------------------------------------------------------------------------------
@@ -230,7 +232,7 @@ class _Run:
         return CutoverReport(
             rehearsed=rehearsed,
             tables=tables,
-            sequences=steps.get(Step.SEQUENCES.recorded_name, {}).get("sequences", 0),
+            sequences=steps.get(Step.SEQUENCES.recorded_name, {}).get("sequences", self.sequences),
             drain_seconds=self.drain_seconds,
             downtime_seconds=steps.get(Step.OPEN.recorded_name, {}).get("downtime_seconds"),
             steps=tuple(self.times),

@@ -73,7 +73,8 @@ class Switch:
         )
         self.survey.require_clear()
         self.drain_seconds = await self._drain(self.settings.cutover_timeout * _READY_SHARE)
-        self.report(f"ready: {len(self.survey.fenced)} tables, the worker is {self.drain_seconds:.2f} s behind")
+        fenced = len(self.survey.fenced)
+        self.report(f"ready: the worker is {self.drain_seconds:.2f} s behind; {fenced} tables to close for writes")
 
     async def do(self, step: Step) -> Detail:
         """Do one step and return what to record of it."""

@@ -145,12 +145,13 @@ async def test_sequences_of_all_kinds_give_what_the_source_would_have_given(sour
         "set_not_called", "only_sequences.s",
     ]  # fmt: skip
     async with streaming(source, target) as settings:
+        rehearsal = await _cutover(settings, rehearse=True)
         report = await _cutover(settings)
     for name in names:
         query = f"SELECT last_value, is_called FROM {name}"
         assert target.fetch(query) == source.fetch(query), name
         assert target.fetch(f"SELECT nextval('{name}')") == source.fetch(f"SELECT nextval('{name}')"), name
-    assert report.sequences == len(names)
+    assert report.sequences == rehearsal.sequences == len(names)
 
 
 # --- what stands in the way -------------------------------------------------------------------------------------------
