@@ -94,8 +94,8 @@ async def _remove(migration: Migration | None, source: Connection, target: Conne
             yield f"source: replication slot {migration.slot}"
         async for line in _restore_identities(migration, source, target):
             yield line
-        for name in await _remove_publications(migration, source):
-            yield f"source: publication {name}"
+        async for line in _remove_publications(migration, source):
+            yield line
         async for line in _restore(migration, target):
             yield line
     with reporting(Side.TARGET, "removing the control tables", CleanupError):
@@ -201,15 +201,17 @@ async def _remove_slot(name: str, source: Connection) -> bool:
     return False
 
 
-async def _remove_publications(migration: Migration, source: Connection) -> list[str]:
+async def _remove_publications(migration: Migration, source: Connection) -> AsyncIterator[str]:
     """Drop those that replicator made, and put back the replica identities that it changed; never the user's."""
     if not migration.owns_publications:
-        return []
+        return
     query: LiteralString = "SELECT pubname::text FROM pg_catalog.pg_publication WHERE pubname = ANY (%s) ORDER BY 1"
     with reporting(Side.SOURCE, "looking for publications", CleanupError):
         there = await (await source.execute(query, [list(migration.publications)])).fetchall()
-    await drop_publications(source, migration.publications)
-    return [name for (name,) in there]
+    for table in await drop_publications(source, migration.publications):
+        yield f"source: the replica identity of {table} is what it was"
+    for (name,) in there:
+        yield f"source: publication {name}"
 
 
 # --- the target -------------------------------------------------------------------------------------------------------

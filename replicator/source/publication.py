@@ -210,11 +210,12 @@ SELECT n.nspname AS schema, c.relname AS name, f.identity,
 """
 
 
-async def drop_publications(connection: Connection, names: Sequence[str]) -> None:
-    """Drop publications of ours, if they exist, and put back the replica identities that they changed.
+async def drop_publications(connection: Connection, names: Sequence[str]) -> list[TableName]:
+    """Drop publications of ours, if they exist, and put back the replica identities that they changed: of which tables.
 
     Raises TransientError when other sessions hold the tables; then nothing was dropped.
     """
+    changed: list[tuple[TableName, sql.Composable]] = []
     async for attempt in _RETRY.copy():
         with attempt:
             try:
@@ -227,6 +228,7 @@ async def drop_publications(connection: Connection, names: Sequence[str]) -> Non
                     await set_identities(connection, changed)
             except psycopg.Error as error:
                 raise translated(error, "dropping the publications") from None
+    return [table for table, _ in changed]
 
 
 async def former_identities(connection: Connection, names: Sequence[str]) -> list[FormerIdentity]:

@@ -57,6 +57,7 @@ async def test_nothing_is_left_after_a_finished_cutover(source: Database, target
     assert (_state(source), _state(target)) == before
     for part in ("the source takes writes again", "slot replicator_", "publication replicator_", "control tables"):
         assert part in removed
+    assert "source: the replica identity of public.keyless is what it was" in removed
     source.execute("INSERT INTO parents (name) VALUES ('back')")
 
 
