@@ -30,14 +30,18 @@ SELECT current_setting('server_version_num')::int AS version,
        (SELECT count(*) FROM pg_catalog.pg_prepared_xacts) AS prepared,
        (SELECT count(*) FROM pg_catalog.pg_stat_activity
          WHERE backend_xid IS NOT NULL AND xact_start < now() - interval '1 minute') AS old_transactions,
-       (SELECT count(*) FROM pg_catalog.pg_largeobject_metadata) AS large_objects
+       (SELECT count(*) FROM pg_catalog.pg_largeobject_metadata) AS large_objects,
+       pg_catalog.quote_ident(r.rolname) AS role
   FROM pg_catalog.pg_roles r
  WHERE r.rolname = current_user
 """
 
 
 class SourceFacts(NamedTuple):
-    """What the source's settings and statistics say; ``keep_mib`` is -1 without a limit, ``idle_timeout`` 0."""
+    """What the source's settings and statistics say; ``keep_mib`` is -1 without a limit, ``idle_timeout`` 0.
+
+    ``role`` is quoted as an identifier.
+    """
 
     version: int
     standby: bool
@@ -50,6 +54,7 @@ class SourceFacts(NamedTuple):
     prepared: int
     old_transactions: int
     large_objects: int
+    role: str
 
 
 async def server(source: Source) -> list[Finding]:
@@ -80,8 +85,8 @@ def server_verdict(facts: SourceFacts) -> list[Finding]:
         found.append(
             blocked(
                 Side.SOURCE,
-                "the role may not replicate",
-                "ALTER ROLE … REPLICATION, or connect as a role that has it (Supabase: postgres).",
+                f"role {facts.role} may not replicate",
+                f"ALTER ROLE {facts.role} REPLICATION, or connect as a role that has it (Supabase: postgres).",
             )
         )
     return found

@@ -17,7 +17,7 @@ from replicator.check.values import encoding_verdict, length_verdict
 from replicator.errors import Side
 from replicator.model import SchemaMode, TableName
 
-SOURCE = SourceFacts(170004, False, "logical", True, 5, 10, -1, 0, 0, 0, 0)
+SOURCE = SourceFacts(170004, False, "logical", True, 5, 10, -1, 0, 0, 0, 0, "app")
 TARGET = TargetFacts(180000, False, True, True, 90)
 HERE = DatabaseFacts("7000000000000000001", 5)
 TABLE = TableName("public", "t")
@@ -49,7 +49,7 @@ def test_given_a_sound_source_and_target_there_is_nothing_to_say() -> None:
         (SOURCE._replace(version=130011), "older than PostgreSQL 14"),
         (SOURCE._replace(standby=True), "standby"),
         (SOURCE._replace(wal_level="replica"), "wal_level is replica"),
-        (SOURCE._replace(may_replicate=False), "may not replicate"),
+        (SOURCE._replace(may_replicate=False), "role app may not replicate"),
         (SOURCE._replace(free_slots=0), "all replication slots"),
         (SOURCE._replace(free_senders=0), "all WAL senders"),
     ],
