@@ -1,7 +1,9 @@
 """Settings, from the environment only: what a container has. Secrets are masked wherever they might be printed."""
 
-from collections.abc import Mapping
-from typing import Annotated, Literal
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from difflib import get_close_matches
+from typing import Annotated, Final, Literal
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
@@ -14,11 +16,15 @@ from replicator.model import KeylessPolicy, SchemaMode, SpoolMode
 
 MIB = 1024 * 1024
 
+_PREFIX: Final = "REPLICATOR_"
+_LIKENESS: Final = 0.7
+"""From which on a name counts as misspelt. REPLICATOR_PORT is no mistake: Kubernetes makes it for a service."""
+
 
 class Settings(BaseSettings):
     """One field a setting; its name in the environment is the alias, or REPLICATOR_ and the field's name."""
 
-    model_config = SettingsConfigDict(env_prefix="REPLICATOR_", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, extra="ignore", frozen=True)
 
     source_database_url: SecretStr = Field(
         validation_alias="SOURCE_DATABASE_URL",
@@ -136,7 +142,7 @@ class Settings(BaseSettings):
         field = cls.model_fields.get(field_or_alias)
         if field is None:
             return field_or_alias
-        return str(field.validation_alias or f"REPLICATOR_{field_or_alias.upper()}")
+        return str(field.validation_alias or f"{_PREFIX}{field_or_alias.upper()}")
 
     @classmethod
     def descriptions(cls) -> list[str]:
@@ -170,12 +176,27 @@ def _splits_the_password(parts: Mapping[str, object]) -> bool:
 
 
 def load_settings() -> Settings:
-    """Read the environment. Raises ConfigurationError that names every setting that is missing or wrong, no values."""
+    """Read the environment.
+
+    Raises ConfigurationError that names every setting that is missing, wrong or misspelt, and no values.
+    """
+    problems = list(_misspelt(os.environ))
     try:
-        return Settings()  # type: ignore[call-arg]  # the fields come from the environment
+        settings = Settings()  # type: ignore[call-arg]  # the fields come from the environment
     except ValidationError as error:
-        problems = "; ".join(
+        problems += (
             f"{Settings.variable(str(item['loc'][0]))}: {item['msg'].removeprefix('Value error, ')}"
             for item in error.errors(include_input=False, include_url=False)
         )
-        raise ConfigurationError(problems, hint="Set it in the environment; see `replicator run --help`.") from None
+    if problems:
+        raise ConfigurationError("; ".join(problems), hint="Set it in the environment; see `replicator run --help`.")
+    return settings
+
+
+def _misspelt(names: Iterable[str]) -> Iterator[str]:
+    """To ignore one could cost more than a start: a schema that was not to be moved, a table that is not followed."""
+    known = [Settings.variable(name).removeprefix(_PREFIX) for name in Settings.model_fields]
+    for name in names:
+        given = name.removeprefix(_PREFIX)
+        if given != name and given not in known and (meant := get_close_matches(given, known, n=1, cutoff=_LIKENESS)):
+            yield f"{name}: there is no such setting; {_PREFIX}{meant[0]} is one"

@@ -52,6 +52,30 @@ def test_each_setting_is_read_under_its_own_name(environment: pytest.MonkeyPatch
     assert settings.copy_jobs == 7
 
 
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("REPLICATOR_KEYLES", "REPLICATOR_KEYLESS"),
+        ("REPLICATOR_EXCLUDE_SCHEMA", "REPLICATOR_EXCLUDE_SCHEMAS"),
+        ("REPLICATOR_SCHEMA_MODE", "REPLICATOR_SCHEMA"),
+    ],
+)
+def test_a_misspelt_setting_is_refused_with_the_name_that_was_meant(
+    environment: pytest.MonkeyPatch, given: str, meant: str
+) -> None:
+    environment.setenv(given, "a-value")
+
+    assert refusal().message == f"{given}: there is no such setting; {meant} is one"
+
+
+def test_what_others_put_into_the_environment_is_no_mistake(environment: pytest.MonkeyPatch) -> None:
+    """Kubernetes names its variables after a service, which may be called replicator."""
+    for name in ("REPLICATOR_PORT", "REPLICATOR_SERVICE_HOST", "REPLICATOR_PORT_9600_TCP", "REPLICATOR_TEST_SERVERS"):
+        environment.setenv(name, "tcp://10.0.0.1:9600")
+
+    load_settings()
+
+
 def test_every_setting_says_what_it_is_for() -> None:
     assert [name for name, field in Settings.model_fields.items() if not field.description] == []
 
