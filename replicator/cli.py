@@ -104,17 +104,16 @@ def _print_json(document: object) -> None:
 @app.command("check")
 def check_command(as_json: Json = False) -> None:
     """Preflight: list what stands in the way of a migration, each with its remedy. Changes nothing."""
-    from rich.console import Console
-
     from replicator.check import blocking, check
     from replicator.check.view import render
+    from replicator.terminal import console
 
     async def work(settings: Settings) -> int:
         findings = await check(settings)
         if as_json:
             _print_json({"ready": not blocking(findings), "findings": [finding.to_json() for finding in findings]})
         else:
-            Console().print(render(findings))
+            console().print(render(findings))
         return FAILED if blocking(findings) else DONE
 
     _execute(work, as_json=as_json)
@@ -164,11 +163,10 @@ def status_command(
     """Phase, lag in bytes and seconds, tables, slot and worker."""
     if as_json and watching:
         raise typer.BadParameter("--json prints one document, --watch goes on showing: use one of them")
-    from rich.console import Console
-
     from replicator.status import read_status, render, watch
+    from replicator.terminal import console
 
-    out = Console()
+    out = console()
 
     async def work(settings: Settings) -> int:
         if watching:

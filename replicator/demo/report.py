@@ -157,8 +157,19 @@ def render(report: DemoReport) -> ConsoleRenderable:
     parts += [Text(f"✗ {problem}", style="red") for problem in report.problems]
     if report.ok:
         parts.append(Text("Nothing was lost, added or changed.", style="bold green"))
-    parts += [Text(str(server)) for server in report.kept]
+    if report.kept:
+        parts += [Text(), *(Text(str(server)) for server in report.kept), *map(Text, _to_practise(report.kept))]
     return Group(*parts)
+
+
+def _to_practise(kept: Sequence[KeptServer]) -> list[str]:
+    """What can be typed next: the migration is done, and can be looked at, cleaned up, and begun again."""
+    return [
+        *(f"export {server.side.upper()}_DATABASE_URL='{server.url}'" for server in kept),
+        "export REPLICATOR_KEYLESS=full",
+        "# replicator status; replicator cleanup; on the target: DROP SCHEMA public CASCADE; CREATE SCHEMA public;",
+        "# then all over again: replicator check; replicator run; replicator cutover --rehearse; replicator cutover",
+    ]
 
 
 def _tables(tables: Sequence[TableDifference]) -> Table:

@@ -13,7 +13,6 @@ from typing import Final
 
 import psycopg
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
-from rich.console import Console
 
 from replicator import control, postgres
 from replicator.check import Severity, check
@@ -31,6 +30,7 @@ from replicator.demo.writers import Journal, Writers
 from replicator.errors import DemoError, ReplicatorError, Side
 from replicator.model import KeylessPolicy, Phase
 from replicator.status import Status, StatusReader
+from replicator.terminal import console
 
 _DATABASE: Final = "app"
 _SAMPLE: Final = 0.25
@@ -69,7 +69,7 @@ async def run_demo(options: DemoOptions) -> DemoReport:
                 report = DemoReport((f"the sample app: {postgres.describe(error)}",))
     report = replace(report, servers=servers.title, kept=servers.kept() if options.keep else ())
     if not options.json:
-        Console().print(render(report))
+        console().print(render(report))
     return report
 
 
@@ -181,7 +181,7 @@ async def _check(settings: Settings, progress: Progress) -> None:
     blocked = [finding for finding in await check(settings) if finding.severity is Severity.BLOCKED]
     if blocked:
         raise DemoError(f"check: {blocked[0].message}", side=blocked[0].side, hint=blocked[0].remedy)
-    progress.done("check: ready")
+    progress.done(f"check: ready, with REPLICATOR_KEYLESS={settings.keyless.value} for the app's table without a key")
 
 
 async def _cut_over(settings: Settings, journal: Journal, progress: Progress) -> CutoverReport:
