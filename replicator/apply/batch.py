@@ -120,10 +120,19 @@ class Batch:
             changes.insert(change)
         elif isinstance(change, Update):
             self._updates += 1
-            changes.update(change)
+            if not changes.update(change):
+                self._anew(change.relation, commit_lsn).update(change)
         elif isinstance(change, Delete):
             self._deletes += 1
-            changes.delete(change)
+            if not changes.delete(change):
+                self._anew(change.relation, commit_lsn).delete(change)
+
+    def _anew(self, relation: Relation, commit_lsn: Lsn) -> TableChanges:
+        """Let what came before be applied first, and begin again on a relation whose changes are taken."""
+        self._close_segment()
+        changes = self._changes_of(relation, commit_lsn)
+        assert changes is not None
+        return changes
 
     def _changes_of(self, relation: Relation, commit_lsn: Lsn) -> TableChanges | None:
         """Where to fold changes of a relation; None if they are in its snapshot already."""

@@ -13,6 +13,6 @@ cdef class KeyedChanges:
     @cython.locals(row=bytes, key=bytes)
     cpdef insert(self, Insert change)
     @cython.locals(row=bytes, old=bytes, key=bytes, old_key=bytes, origin=bytes, before=bytes, incomplete=bint, pending=tuple)
-    cpdef update(self, Update change)
-    @cython.locals(key=bytes, origin=bytes, pending=tuple)
-    cpdef delete(self, Delete change)
+    cpdef bint update(self, Update change) except -1
+    @cython.locals(key=bytes, origin=bytes, before=bytes, pending=tuple)
+    cpdef bint delete(self, Delete change) except -1

@@ -8,6 +8,10 @@ did not exist then. That, and whether it exists at the end, is all that the targ
     present → present   update, or a move when the key changed
     present → absent    delete, by origin
     absent  → absent    nothing
+
+Under REPLICA IDENTITY FULL the key is the target's, and the source may know no such key, or a deferrable one: two of
+its rows may have the same one for a while. It sends the whole old row then, which tells whether it is the one that is
+remembered; if not, what came before has to be applied first, for the target to judge.
 """
 
 from replicator.apply.rows import KeyReader, fill, lacks
@@ -36,8 +40,11 @@ class KeyedChanges:
         else:
             self.rows[key] = (None, row)
 
-    def update(self, change: Update) -> None:
-        """A changed row: values that were not sent come from the old tuple, or from what the batch holds of the row."""
+    def update(self, change: Update) -> bool:
+        """A changed row: values that were not sent come from the old tuple, or from what the batch holds of the row.
+
+        False, with nothing done, if it is another row of the same key.
+        """
         row, old = change.new, change.old
         incomplete = lacks(row)
         if incomplete and old is not None:
@@ -53,6 +60,8 @@ class KeyedChanges:
             origin: Key | None = old_key
         else:
             origin, before = pending
+            if change.old_is_full and before != old:
+                return False
             if incomplete:
                 row = fill(row, before)
         if key != old_key:
@@ -61,19 +70,24 @@ class KeyedChanges:
             if key in self.rows:
                 raise self._impossible("gives two rows the same key")
         self.rows[key] = (origin, row)
+        return True
 
-    def delete(self, change: Delete) -> None:
-        """A row that is no more; one that the batch made itself leaves no trace."""
+    def delete(self, change: Delete) -> bool:
+        """A row that is no more; one that the batch made itself leaves no trace. False as in `update`."""
         key = self._keys.read(change.old)
-        pending = self.rows.pop(key, None)
+        pending = self.rows.get(key)
         if pending is not None:
-            origin = pending[0]
+            origin, before = pending
+            if change.old_is_full and before != change.old:
+                return False
+            del self.rows[key]
         elif key in self.gone:
             raise self._impossible("deletes a row twice")
         else:
             origin = key
         if origin is not None:
             self.gone[origin] = None
+        return True
 
     def _filled(self, row: Row, old: Row, is_full: bool) -> Row:
         # a K tuple holds the identity columns only: the others are NULL there, whatever they are in the row

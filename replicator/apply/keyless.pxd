@@ -8,7 +8,7 @@ cdef class KeylessChanges:
     cdef readonly dict added
     cdef readonly dict removed
     cpdef insert(self, Insert change)
-    cpdef update(self, Update change)
-    cpdef delete(self, Delete change)
+    cpdef bint update(self, Update change) except -1
+    cpdef bint delete(self, Delete change) except -1
 
 cdef _count(bytes image, dict here, dict there)

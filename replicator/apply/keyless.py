@@ -21,18 +21,20 @@ class KeylessChanges:
         """One more copy of the image."""
         _count(change.new, self.added, self.removed)
 
-    def update(self, change: Update) -> None:
-        """One copy of the old image becomes one of the new. Only REPLICA IDENTITY FULL sends the old image."""
+    def update(self, change: Update) -> bool:
+        """One copy of the old image becomes one of the new. Only REPLICA IDENTITY FULL sends the old image. True."""
         if change.old is None or not change.old_is_full:
             raise ProtocolError(f"an update of {self.relation.table}, which has no key, came without its old row")
         _count(change.old, self.removed, self.added)
         _count(fill(change.new, change.old), self.added, self.removed)
+        return True
 
-    def delete(self, change: Delete) -> None:
-        """One copy of the image less."""
+    def delete(self, change: Delete) -> bool:
+        """One copy of the image less. True."""
         if not change.old_is_full:
             raise ProtocolError(f"a deletion in {self.relation.table}, which has no key, came without its old row")
         _count(change.old, self.removed, self.added)
+        return True
 
     @property
     def inserts(self) -> Iterator[Row]:

@@ -65,6 +65,25 @@ def test_under_full_the_stream_goes_on_and_asks_only_when_rows_contradict_the_ol
     assert done.returncode == 0, done.stderr
 
 
+def test_law_4_under_full_rows_that_swap_what_was_their_key_are_not_taken_for_one_another(
+    source: Database, target: Database, make_worker: WorkerMaker
+) -> None:
+    """Given a key that the source has dropped, when two rows swap its values, then both arrive as they are."""
+    source.execute(SCHEMA)
+    worker = make_worker(settings_for(source, target, keyless="full", **INTERVALS))
+    start(worker, target)
+    source.execute("ALTER TABLE notes DROP CONSTRAINT notes_key")
+    wait_until_the_app_may(source, "UPDATE notes SET body = 'after' WHERE id = 3")
+
+    source.execute("UPDATE notes SET id = 3 - id WHERE id IN (1, 2)")
+
+    wait_until(lambda: "waiting until" in worker.log, what="a pause")
+    target.execute("ALTER TABLE notes DROP CONSTRAINT notes_key")
+    wait_caught_up(source, target, worker)
+    assert differences(source, target) == []
+    assert target.fetch("SELECT body FROM notes WHERE id IN (1, 2) ORDER BY id") == [("note 2",), ("note 1",)]
+
+
 def test_a_primary_key_over_other_columns_takes_the_place_of_the_old_one(
     source: Database, target: Database, make_worker: WorkerMaker
 ) -> None:

@@ -209,3 +209,27 @@ async def test_where_a_deferrable_key_is_not_checked_exactly_the_sources_rows_ch
     await applier.apply(update(t, "3", "a", old=["2", "a"]), delete(t, old=["3", "c"]))
 
     assert applier.rows("SELECT * FROM t ORDER BY id") == [(1, "b"), (3, "a")]
+
+
+async def test_law_4_rows_that_swap_a_key_that_only_the_target_has_are_not_taken_for_one_another(
+    applier: Applier,
+) -> None:
+    """Given a key that the source does not enforce at once, when two rows swap it, then the target objects."""
+    applier.execute("CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t VALUES (1, 'a'), (2, 'b')")
+    t = await applier.relation("t", identity=ReplicaIdentity.FULL)
+
+    with pytest.raises(DivergenceError, match="found a row in its place"):
+        await applier.apply(update(t, "2", "a", old=["1", "a"]), update(t, "1", "b", old=["2", "b"]))
+
+
+async def test_a_row_that_prints_differently_by_now_is_still_the_same_row(applier: Applier) -> None:
+    """Given a label that was renamed between two changes of a row, then the second one is applied after the first."""
+    applier.execute("CREATE TYPE mood AS ENUM ('well'); CREATE TABLE t (id int PRIMARY KEY, m mood, n int);")
+    applier.execute("INSERT INTO t VALUES (1, 'well', 0)")
+    t = await applier.relation("t", identity=ReplicaIdentity.FULL)
+
+    await applier.apply(
+        update(t, "1", "well", "1", old=["1", "well", "0"]), update(t, "1", "well", "2", old=["1", "good", "1"])
+    )
+
+    assert applier.rows("SELECT * FROM t") == [(1, "well", 2)]

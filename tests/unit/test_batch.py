@@ -443,3 +443,31 @@ def test_law_4_an_impossible_sequence_is_refused_with_table_and_lsn(changes: lis
         folded(*changes)
 
     assert not caught.value.retryable
+
+
+# --- two rows of one key ----------------------------------------------------------------------------------------------
+
+SWAP = (
+    update(FULL, "2", "first", "y", old=["1", "first", "y"]),
+    update(FULL, "1", "second", "z", old=["2", "second", "z"]),
+)
+"""Under a key that only the target has, or that is deferrable on the source."""
+
+
+@pytest.mark.parametrize("last", [SWAP[1], delete(FULL, old=["2", "second", "z"])])
+def test_law_4_another_row_of_the_same_key_waits_until_the_first_one_was_applied(last: Change) -> None:
+    """The one would be taken for the other: what the target has of it would stay, and the first would be lost."""
+    first, second = folded(SWAP[0], last).segments
+
+    (moved,) = tables(first)
+    assert isinstance(moved, KeyedChanges)
+    assert moved.moves == [(b"1", row("2", "first", "y"))]
+    (rest,) = tables(second)
+    assert isinstance(rest, KeyedChanges)
+    assert rest.moves or rest.deletes == [b"2"]
+
+
+def test_the_same_row_under_full_stays_one_change() -> None:
+    changes = keyed(SWAP[0], update(FULL, "2", "later", "y", old=["2", "first", "y"]))
+
+    assert changes.moves == [(b"1", row("2", "later", "y"))]
