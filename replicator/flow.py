@@ -82,7 +82,9 @@ class Flow:
 
     async def _receive(self, idle_interval: float) -> Received:
         """Wait for the source, but no longer than an idle advance may wait to be persisted."""
-        due = None if self._idle_lsn is None else max(0.0, self._advanced_at + idle_interval - time.monotonic())
+        due = None
+        if self._idle_lsn is not None and not self._target.in_transaction:
+            due = max(0.0, self._advanced_at + idle_interval - time.monotonic())
         try:
             async with asyncio.timeout(due):
                 return await self._stream.next()

@@ -11,10 +11,10 @@ import structlog
 from replicator import control
 from replicator.config import Settings
 from replicator.control import Migration
-from replicator.errors import DecodingError, LocalDiskError, ReplicatorError, UntoldRollbackError
+from replicator.errors import DecodingError, LocalDiskError, ReplicatorError, Side, SourceError, UntoldRollbackError
 from replicator.lease import Lease
 from replicator.lsn import Lsn
-from replicator.postgres import Connection
+from replicator.postgres import Connection, reporting
 from replicator.pulse import Pulse
 from replicator.source.confirmation import Confirmation
 from replicator.source.resumable import check_resumable
@@ -32,7 +32,8 @@ _PAUSE: Final = 0.05
 class Incoming:
     """What opens streams for one session, one at a time: a slot serves one reader.
 
-    ``streaming``: whether the source sends large transactions before they commit.
+    ``streaming``: whether the source sends large transactions before they commit. What was durable when is remembered
+    from stream to stream: else one that begins anew every minute, for the app's deploys, would never confirm anything.
     """
 
     settings: Settings
@@ -40,6 +41,7 @@ class Incoming:
     source: Connection
     pulse: Pulse
     streaming: bool = True
+    _confirmation: Confirmation | None = None
 
     @contextlib.asynccontextmanager
     async def open(self, migration: Migration, durable: Callable[[], Lsn]) -> AsyncIterator[ReplicationStream]:
@@ -60,8 +62,11 @@ class Incoming:
             streaming=self.streaming,
         )
         try:
-            confirmation = Confirmation(slot.confirmed_flush or start, settings.confirm_delay)
-            self.pulse.confirm_to(stream, confirmation, await read_keep_bytes(self.source), durable)
+            if self._confirmation is None or not self._confirmation.covers(start):
+                self._confirmation = Confirmation(slot.confirmed_flush or start, settings.confirm_delay)
+            with reporting(Side.SOURCE, "reading max_slot_wal_keep_size", SourceError):
+                keep_bytes = await read_keep_bytes(self.source)
+            self.pulse.confirm_to(stream, self._confirmation, keep_bytes, durable)
             yield stream
         finally:
             self.pulse.stop_confirming()

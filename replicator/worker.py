@@ -55,15 +55,18 @@ class Worker:
         while goes_on:
             async for attempt in retry_policy(self._settings.retry_timeout, self._may_retry):
                 with attempt:
-                    await self._attempt(stream=stream)
-            goes_on = stream
+                    is_over = await self._attempt(stream=stream)
+            goes_on = stream or not is_over
 
     def _may_retry(self, error: BaseException) -> bool:
         """A host name that has never resolved is a wrong URL, not an outage."""
         return is_retryable(error) and (self._has_connected or not isinstance(error, UnknownHostError))
 
-    async def _attempt(self, *, stream: bool) -> None:
-        """Run one session. A loss after it had worked for a while is no failure: the next pause is short again."""
+    async def _attempt(self, *, stream: bool) -> bool:
+        """Run one session; return whether it did all that it was for, False if it was lost after a while.
+
+        That is no failure: the next pause is short again.
+        """
         working_since: float | None = None
         try:
             await self._preflight()
@@ -79,6 +82,7 @@ class Worker:
                         self._settings, self._metrics, self._health, lag=self._lag, lease=lease, source=source
                     )
                     await session.run(stream=stream)
+            return True
         except ReplicatorError as error:
             self._metrics.count_error(error)
             if not self._may_retry(error):
@@ -87,6 +91,7 @@ class Worker:
             log.warning("session lost, trying again", side=error.side.value, reason=error.message)
             if working_since is None or time.monotonic() - working_since < _STEADY:
                 raise
+            return False
         finally:
             self._health.source_connected = self._health.target_connected = False
             self._health.step_back()

@@ -23,6 +23,10 @@ class Confirmation:
         self._delay = delay
         self._waiting: deque[tuple[float, Lsn]] = deque()
 
+    def covers(self, progress: Lsn) -> bool:
+        """Whether all that was durable before is so at ``progress``: if not, the target has lost commits."""
+        return progress >= self._newest
+
     def record(self, progress: Lsn, now: float) -> None:
         """Note that ``progress`` is durable on the target. Within a second, only the last one matters."""
         if progress == self._newest:

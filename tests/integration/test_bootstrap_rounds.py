@@ -15,6 +15,7 @@ from monitoring.metrics import Metrics
 from replicator.config import MIB
 from replicator.errors import CopyError, FencedError, ReplicatorError, ServerUnavailableError, Side, SnapshotLostError
 from replicator.model import TableName, TableState
+from replicator.worker import run as run_worker
 from tests.fixtures.bootstrapping import assert_equal, read_deferred, read_records, run_bootstrap, take_lease
 from tests.fixtures.databases import Database, settings_for
 
@@ -68,6 +69,25 @@ def before_copy(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], None]
         monkeypatch.setattr(Transfer, "copy", disturbed_copy)
 
     return arrange
+
+
+async def test_a_bootstrap_that_is_lost_after_a_while_is_not_over(
+    source: Database,
+    target: Database,
+    before_copy: Callable[[Callable[[], None]], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Given `replicator bootstrap`, when it loses its snapshot late, then it ends only when all tables are ready."""
+    source.execute(BIG.format("big"))
+    monkeypatch.setattr("replicator.worker._STEADY", 0)
+    before_copy(lambda: source.execute(END_KEEPER, superuser=True))
+
+    settings = settings_for(source, target, split_bytes=MIB)
+
+    await run_worker(settings, stream=False)
+
+    assert {record.state for record in (await read_records(settings)).values()} == {TableState.READY}
+    await assert_equal(settings)
 
 
 class Killed(BaseException):

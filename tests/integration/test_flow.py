@@ -84,6 +84,20 @@ async def test_law_3_an_idle_advance_counts_once_it_is_persisted(flowing: Maker)
             assert it.applier.progress() == lsn
 
 
+async def test_nothing_is_asked_for_again_and_again_while_the_next_piece_of_a_transaction_is_awaited(
+    flowing: Maker,
+) -> None:
+    """Given an idle advance that waited to be persisted when a piece came, then it does not hurry the flow."""
+    async with flowing(INTERVAL) as it:
+        for lsn in (2000, 3000):
+            it.script.hand_out(idle=lsn)
+        it.script.hand_out(piece(insert(it.relation, "1", "a"), lsn=4000))
+        await it.until(lambda: it.script.asked == 4)
+        await asyncio.sleep(5 * INTERVAL)
+
+        assert it.script.asked < 10
+
+
 async def test_law_3_what_was_received_does_not_count_before_it_is_committed(flowing: Maker) -> None:
     async with flowing(INTERVAL) as it:
         await it.until(lambda: it.counters.progress == START)

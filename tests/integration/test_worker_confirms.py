@@ -71,6 +71,25 @@ async def test_law_3_a_slot_that_is_held_back_stays_so_when_a_worker_starts_anew
     assert confirmed(source) == held_back
 
 
+async def test_a_slot_is_confirmed_although_streams_begin_anew_more_often_than_it_is_held_back(
+    source: Database, target: Database
+) -> None:
+    """Given an app that makes and drops tables all the time, then the source's WAL does not pile up."""
+    source.execute("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (0)")
+    async with working(settings_for(source, target, confirm_delay=6, schema_interval=0.3)):
+        await until(lambda: arrived(target, 0))
+        before = confirmed(source)
+        for number in range(1, 9):
+            source.execute(f"INSERT INTO t VALUES ({number}); CREATE TABLE brief_{number} (id int PRIMARY KEY)")
+            await until(lambda number=number: arrived(target, number))  # type: ignore[misc]
+            source.execute(f"DROP TABLE brief_{number}")
+            await asyncio.sleep(SEVERAL_BEATS)
+            if confirmed(source) > before:
+                break
+
+        assert confirmed(source) > before
+
+
 async def test_law_3_what_was_received_is_not_confirmed_before_it_is_committed(
     source: Database, target: Database
 ) -> None:

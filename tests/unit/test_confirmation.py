@@ -18,6 +18,15 @@ def test_nothing_is_confirmed_before_the_delay() -> None:
     assert confirmation.due(1000) == 200
 
 
+def test_progress_that_went_back_is_not_covered() -> None:
+    """A target that has lost commits: what was durable before tells nothing any more."""
+    confirmation = Confirmation(START, delay=60)
+    confirmation.record(Lsn(200), now=0)
+
+    assert confirmation.covers(Lsn(200))
+    assert not confirmation.covers(Lsn(199))
+
+
 def test_each_progress_waits_for_its_own_delay() -> None:
     confirmation = Confirmation(START, delay=60)
     for second in range(0, 100, 10):
