@@ -4,7 +4,7 @@ They wait for the cutover: rows from before the change may be on their way, whic
 Source: PostgreSQL documentation, "System Catalogs" (pg_attrdef, pg_constraint), ALTER TABLE.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, LiteralString, NamedTuple
 
 from psycopg import sql
@@ -20,8 +20,8 @@ SELECT n.nspname AS schema, c.relname AS relation, a.attname AS name, a.attnotnu
   FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
   JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
   LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
- WHERE c.relkind IN ('r', 'p') AND n.nspname <> 'information_schema' AND NOT starts_with(n.nspname, 'pg_')
-   AND a.attgenerated = '' AND a.attidentity = ''
+ WHERE c.relkind IN ('r', 'p')
+   AND a.attgenerated = '' AND a.attidentity = '' AND n.nspname = ANY (%s)
 """
 
 _CHECKS: Final[LiteralString] = """
@@ -29,8 +29,43 @@ SELECT n.nspname AS schema, c.relname AS relation, k.conname AS name, false AS r
        pg_catalog.pg_get_constraintdef(k.oid) AS value
   FROM pg_catalog.pg_constraint k
   JOIN pg_catalog.pg_class c ON c.oid = k.conrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
- WHERE k.contype = 'c' AND k.coninhcount = 0 AND NOT starts_with(n.nspname, 'pg_')
+ WHERE k.contype = 'c' AND k.coninhcount = 0 AND n.nspname = ANY (%s)
 """
+
+
+_IDENTITIES: Final[LiteralString] = """
+SELECT n.nspname AS schema, c.relname AS relation, a.attname AS name, a.attidentity::text AS identity,
+       a.atthasdef AS has_default
+  FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+  JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+ WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND a.attgenerated = '' AND n.nspname = ANY (%s)
+"""
+_KINDS: Final[Mapping[str, LiteralString]] = {"a": "ALWAYS", "d": "BY DEFAULT"}
+
+
+class _Identity(NamedTuple):
+    """A column and whether the server numbers it: ``identity`` is "a", "d", or empty."""
+
+    schema: str
+    relation: str
+    name: str
+    identity: str
+    has_default: bool
+
+    def to_become(self, identity: str) -> str:
+        """The statement that lets the target's column be numbered as the source's."""
+        if not identity:
+            action: LiteralString = "ALTER COLUMN {} DROP IDENTITY"
+        elif self.identity:
+            action = f"ALTER COLUMN {{}} SET GENERATED {_KINDS[identity]}"
+        else:
+            drop: LiteralString = "ALTER COLUMN {} DROP DEFAULT, " if self.has_default else ""
+            action = (
+                f"{drop}ALTER COLUMN {{}} SET NOT NULL, ALTER COLUMN {{}} ADD GENERATED {_KINDS[identity]} AS IDENTITY"
+            )
+        table = qualified(TableName(self.schema, self.relation))
+        names = [sql.Identifier(self.name)] * action.count("{}")
+        return sql.SQL("ALTER TABLE {} {}").format(table, sql.SQL(action).format(*names)).as_string()
 
 
 class _Attribute(NamedTuple):
@@ -54,19 +89,38 @@ class _Attribute(NamedTuple):
 _Attributes = Mapping[tuple[str, str, str], _Attribute]
 
 
-async def different_attributes(source: Connection, target: Connection) -> list[Entry]:
-    """What the cutover has to change on tables that both sides have."""
+async def different_attributes(source: Connection, target: Connection, schemas: Sequence[str]) -> list[Entry]:
+    """What the cutover has to change on tables that both sides have in these schemas, which are the app's."""
+    columns = await _read(target, _COLUMNS, schemas)
     return [
-        *_columns(await _read(source, _COLUMNS), await _read(target, _COLUMNS)),
-        *_checks(await _read(source, _CHECKS), await _read(target, _CHECKS), await _read(target, _COLUMNS)),
+        *_columns(await _read(source, _COLUMNS, schemas), columns),
+        *_checks(await _read(source, _CHECKS, schemas), await _read(target, _CHECKS, schemas), columns),
     ]
 
 
-async def _read(connection: Connection, query: LiteralString) -> _Attributes:
+async def different_identities(
+    source: Connection, target: Connection, schemas: Sequence[str]
+) -> dict[TableName, list[str]]:
+    """By table of both sides, the statements for its columns that only one side numbers by itself, or otherwise."""
+    theirs = {row[:3]: row for row in await _read_identities(target, schemas)}
+    found: dict[TableName, list[str]] = {}
+    for our in await _read_identities(source, schemas):
+        their = theirs.get(our[:3])
+        if their is not None and their.identity != our.identity:
+            found.setdefault(TableName(our.schema, our.relation), []).append(their.to_become(our.identity))
+    return found
+
+
+async def _read_identities(connection: Connection, schemas: Sequence[str]) -> list[_Identity]:
+    cursor = await connection.cursor(row_factory=class_row(_Identity)).execute(_IDENTITIES, [list(schemas)])
+    return await cursor.fetchall()
+
+
+async def _read(connection: Connection, query: LiteralString, schemas: Sequence[str]) -> _Attributes:
     """With names that say their schema, whatever the session's search_path is."""
     async with connection.transaction():
         await connection.execute("SET LOCAL search_path = ''")
-        cursor = await connection.cursor(row_factory=class_row(_Attribute)).execute(query)
+        cursor = await connection.cursor(row_factory=class_row(_Attribute)).execute(query, [list(schemas)])
         return {(row.schema, row.relation, row.name): row for row in await cursor.fetchall()}
 
 

@@ -38,7 +38,8 @@ SELECT n.nspname AS schema, c.relname AS relation, a.attname AS name, t.units,
 
 _TARGET: Final[LiteralString] = """
 SELECT n.nspname AS schema, c.relname AS relation, a.attname AS name,
-       pg_catalog.format_type(a.atttypid, a.atttypmod) AS type
+       pg_catalog.format_type(a.atttypid, a.atttypmod) AS type, a.attgenerated <> '' AS generated,
+       a.attnotnull AND NOT a.atthasdef AND a.attidentity = '' AS required
   FROM unnest(%s::text[], %s::text[]) w(schema, name)
   JOIN pg_catalog.pg_namespace n ON n.nspname = w.schema
   JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = w.name AND c.relkind IN ('r', 'p')
@@ -66,6 +67,7 @@ SELECT n.nspname AS schema, t.typname AS name,
        pg_catalog.array_agg(e.enumlabel ORDER BY e.enumsortorder)::text[] AS labels
   FROM pg_catalog.pg_enum e
   JOIN pg_catalog.pg_type t ON t.oid = e.enumtypid JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace
+ WHERE n.nspname = ANY (%s)
  GROUP BY n.nspname, t.typname
  ORDER BY n.nspname, t.typname
 """
@@ -132,11 +134,21 @@ class Label(NamedTuple):
         return statement.as_string()
 
 
+class TargetColumn(NamedTuple):
+    """A column of the target: its type, whether it is computed, and whether only the source can give it a value."""
+
+    type: str
+    generated: bool
+    required: bool
+
+
 class _Place(NamedTuple):
     schema: str
     relation: str
     name: str | None
-    type: str | None
+    type: str
+    generated: bool
+    required: bool
 
 
 class _Enum(NamedTuple):
@@ -151,8 +163,10 @@ async def read_source_columns(source: Connection, oids: Sequence[int]) -> list[C
     return await cursor.fetchall()
 
 
-async def read_target_columns(target: Connection, names: Iterable[TableName]) -> dict[TableName, dict[str, str]]:
-    """The columns with their types, named with their schemas, of those tables that are there."""
+async def read_target_columns(
+    target: Connection, names: Iterable[TableName]
+) -> dict[TableName, dict[str, TargetColumn]]:
+    """The columns of those tables that are there, by name; types are named with their schemas."""
     wanted = sorted(set(names))
     async with target.transaction():
         await target.execute("SET LOCAL search_path = ''")
@@ -160,11 +174,11 @@ async def read_target_columns(target: Connection, names: Iterable[TableName]) ->
             _TARGET, [[table.schema for table in wanted], [table.name for table in wanted]]
         )
         rows = await cursor.fetchall()
-    found: dict[TableName, dict[str, str]] = defaultdict(dict)
+    found: dict[TableName, dict[str, TargetColumn]] = defaultdict(dict)
     for row in rows:
         columns = found[TableName(row.schema, row.relation)]
-        if row.name is not None and row.type is not None:
-            columns[row.name] = row.type
+        if row.name is not None:
+            columns[row.name] = TargetColumn(row.type, row.generated, row.required)
     return dict(found)
 
 
@@ -176,19 +190,19 @@ async def declaring_table(target: Connection, table: TableName, column: str) -> 
     return TableName(*row) if row else table
 
 
-async def missing_labels(source: Connection, target: Connection) -> list[Label]:
-    """The values that enums of the target lack; a type that is not there is none of them."""
-    theirs = await _read_enums(target)
+async def missing_labels(source: Connection, target: Connection, schemas: Sequence[str]) -> list[Label]:
+    """The values that the target's enums lack in these schemas; a type that is not there is none of them."""
+    theirs = await _read_enums(target, schemas)
     return [
         label
-        for name, labels in (await _read_enums(source)).items()
+        for name, labels in (await _read_enums(source, schemas)).items()
         if name in theirs
         for label in lacking(name, labels, theirs[name])
     ]
 
 
-async def _read_enums(connection: Connection) -> Mapping[TableName, list[str]]:
-    cursor = await connection.cursor(row_factory=class_row(_Enum)).execute(_ENUMS)
+async def _read_enums(connection: Connection, schemas: Sequence[str]) -> Mapping[TableName, list[str]]:
+    cursor = await connection.cursor(row_factory=class_row(_Enum)).execute(_ENUMS, [list(schemas)])
     return {TableName(row.schema, row.name): row.labels for row in await cursor.fetchall()}
 
 

@@ -8,18 +8,28 @@ rows have as its default until the cutover, and the target is only ever wider th
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import LiteralString, NamedTuple
+from typing import Final, LiteralString, NamedTuple
 from uuid import UUID
 
 import psycopg
 import structlog
 from psycopg import sql
 
-from bootstrap.columns import Column, Label, declaring_table, missing_labels, read_source_columns, read_target_columns
+from bootstrap.columns import (
+    Column,
+    Label,
+    TargetColumn,
+    declaring_table,
+    missing_labels,
+    read_source_columns,
+    read_target_columns,
+)
+from bootstrap.schema import app_schemas
 from replicator import control
 from replicator.catalog import PublishedTable, read_shapes
+from replicator.config import Settings
 from replicator.control import TableRecord
-from replicator.errors import SchemaMismatchError, Side, SourceError
+from replicator.errors import SchemaMismatchError, SentTable, Side, SourceError
 from replicator.model import SchemaMode, TableName, TableState
 from replicator.postgres import Connection, qualified, reporting, translate
 from replicator.shape import Shape, ShapeColumn
@@ -38,22 +48,31 @@ class Changed(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Deploy:
-    """What is different on the two sides. ``on_target``: the types of the columns of the tables that are there."""
+    """What is different on the two sides.
+
+    ``outdated`` tables fit, but have other files or altered columns than were recorded. ``on_target``: the columns of
+    the tables that are there; ``declared``: the tables that those are inherited from which have to change; ``surplus``:
+    by oid of the source, the target's tables and columns that only the source could give a value, and does not.
+    """
 
     changed: Sequence[Changed]
+    outdated: Sequence[Changed]
     columns: Sequence[Column]
     labels: Sequence[Label]
-    on_target: Mapping[TableName, Mapping[str, str]]
+    on_target: Mapping[TableName, Mapping[str, TargetColumn]]
+    declared: Mapping[tuple[TableName, str], TableName]
+    surplus: Mapping[int, Sequence[tuple[TableName, str]]]
 
     def fits(self, item: Changed) -> bool:
-        """Whether the target has what the table is now."""
+        """Whether the target has what the table is now, or what its rows need to come again."""
         there = self.on_target.get(item.table.table)
-        if there is None:
+        if there is None or not all(name in there for name in item.table.columns):
             return False
-        retyped = {column.name: column.type for column in item.before.retyped(item.now)}
+        if item.before.reused(item.now):
+            return True
         if any(name in there for name, _ in item.before.renamed(item.now)):
             return False
-        return all(name in there for name in item.table.columns) and all(there[n] == t for n, t in retyped.items())
+        return all(there[column.name].type == column.type for column in item.before.retyped(item.now))
 
     def has_moved(self, item: Changed) -> bool:
         """Whether the table has its new name on both sides."""
@@ -69,28 +88,54 @@ class Deploy:
         adds = mode is SchemaMode.COPY and bool(self.columns or self.labels)
         return adds or any(self.may_settle(item) for item in self.changed)
 
-    def remedies(self, oid: int | None) -> list[str]:
-        """The statements that make the target fit: for one table, by its oid on the source, or for values of enums."""
-        found = [statement for item in self.changed if item.table.oid == oid for statement in self._to_change(item)]
-        found += [column.statement() for column in self.columns if oid in column.units]
-        return found or [label.statement() for label in self.labels]
+    def shape_of(self, item: Changed) -> Shape:
+        """The shape to record when the target has followed."""
+        return item.before.followed_by(item.now).on(self.on_target.get(item.table.table, ()))
 
-    def _to_change(self, item: Changed) -> Iterator[str]:
+    def remedies(self, oid: int | None, sent: SentTable | None = None) -> list[str]:
+        """The statements that make the target fit: for one table, by its oid on the source, or for values of enums.
+
+        With ``sent``, only what fits the table as the stream describes it, which may be behind the catalog.
+        """
+        found = [
+            statement for item in self.changed if item.table.oid == oid for statement in self._to_change(item, sent)
+        ]
+        found += [column.statement() for column in self.columns if oid in column.units]
+        found += [
+            self._drop(table, name)
+            for table, name in self.surplus.get(oid or 0, ())
+            if sent is None or name not in sent.columns
+        ]
+        return list(dict.fromkeys(found)) or [label.statement() for label in self.labels]
+
+    def _to_change(self, item: Changed, sent: SentTable | None) -> Iterator[str]:
         name, there = item.record.table, self.on_target.get(item.record.table, {})
-        for before, after in item.before.renamed(item.now):
-            if before in there and after not in there:
-                yield _alter(name, "RENAME COLUMN {} TO {}", sql.Identifier(before), sql.Identifier(after))
-        for column in item.before.retyped(item.now):
-            if there.get(column.name) != column.type:
-                yield _alter(name, "ALTER COLUMN {} TYPE {}", sql.Identifier(column.name), sql.SQL(column.type))
+        known = None if sent is None else sent.columns
+        if not item.before.reused(item.now):
+            for before, after in item.before.renamed(item.now):
+                if before in there and after not in there and (known is None or after in known):
+                    names = sql.Identifier(before), sql.Identifier(after)
+                    yield _alter(self._declaring(name, before), "RENAME COLUMN {} TO {}", *names)
+            for column in item.before.retyped(item.now):
+                if known is not None and known.get(column.name) not in column.kinds:
+                    continue
+                if column.name not in there or there[column.name].type != column.type:
+                    kind = sql.Identifier(column.name), sql.SQL(column.type)
+                    yield _alter(self._declaring(name, column.name), "ALTER COLUMN {} TYPE {}", *kind)
         for dropped in item.before.dropped(item.now):
-            if dropped in there:
-                yield _alter(name, "DROP COLUMN {}", sql.Identifier(dropped))
-        now = item.table.table
+            if dropped in there and dropped not in item.table.columns and (known is None or dropped not in known):
+                yield self._drop(name, dropped)
+        now = item.table.table if sent is None else TableName(sent.schema, sent.name)
         if name.name != now.name:
             yield _alter(name, "RENAME TO {}", sql.Identifier(now.name))
         if name.schema != now.schema:
             yield _alter(TableName(name.schema, now.name), "SET SCHEMA {}", sql.Identifier(now.schema))
+
+    def _drop(self, table: TableName, column: str) -> str:
+        return _alter(self._declaring(table, column), "DROP COLUMN {}", sql.Identifier(column))
+
+    def _declaring(self, table: TableName, column: str) -> TableName:
+        return self.declared.get((table, column), table)
 
 
 def _alter(table: TableName, action: LiteralString, *parts: sql.Composable) -> str:
@@ -99,37 +144,96 @@ def _alter(table: TableName, action: LiteralString, *parts: sql.Composable) -> s
 
 
 async def look(
-    source: Connection, target: Connection, tables: Sequence[PublishedTable], publications: Sequence[str]
+    settings: Settings,
+    source: Connection,
+    target: Connection,
+    tables: Sequence[PublishedTable],
+    publications: Sequence[str],
 ) -> Deploy:
     """Read both sides, and hold what was recorded against the source."""
     records = {record.source_oid: record for record in (await control.read_tables(target)).values()}
     with reporting(Side.SOURCE, "reading the shapes of tables", SourceError):
         shapes = await read_shapes(source, tables, publications)
         columns = await read_source_columns(source, [table.oid for table in tables])
-        labels = await missing_labels(source, target)
-    changed = list(_changed(tables, records, shapes))
+        labels = await missing_labels(source, target, await app_schemas(source, settings))
+    known = list(_known(tables, records, shapes))
+    changed = [item for item in known if item.record.table != item.table.table or not item.before.covers(item.now)]
     names = {*(t.table for t in tables), *(r.table for r in records.values()), *(c.table for c in columns)}
     there = await read_target_columns(target, names)
-    renamed = {(item.table.oid, after) for item in changed for _, after in item.before.renamed(item.now)}
-    new = [
+    surplus = {table.oid: list(_surplus(table, there.get(table.table, {}), changed)) for table in tables}
+    return Deploy(
+        changed,
+        # a TRUNCATE that is not published is found by the cutover, by the files that were copied
+        [i for i in known if i not in changed and i.table.publishes_truncate and i.before.is_outdated(i.now)],
+        _lacking(_placed(columns, there, changed), there, changed),
+        labels,
+        there,
+        await _declared(target, changed, surplus),
+        surplus,
+    )
+
+
+def _known(
+    tables: Iterable[PublishedTable], records: Mapping[int, TableRecord], shapes: Mapping[int, Shape]
+) -> Iterator[Changed]:
+    """The tables that are ready."""
+    for table in tables:
+        record, now = records.get(table.oid), shapes.get(table.oid)
+        if record is not None and record.shape is not None and record.state is TableState.READY and now is not None:
+            yield Changed(table, record, record.shape, now)
+
+
+def _placed(
+    columns: Iterable[Column], there: Mapping[TableName, object], changed: Iterable[Changed]
+) -> Iterator[Column]:
+    """The columns where the target has their tables: under the old name, until the stream has come to the new one."""
+    old = {item.table.table: item.record.table for item in changed if item.record.table in there}
+    for column in columns:
+        table = column.table if column.table in there else old.get(column.table, column.table)
+        yield column._replace(schema=table.schema, relation=table.name)
+
+
+def _lacking(
+    columns: Iterable[Column], there: Mapping[TableName, Mapping[str, object]], changed: Iterable[Changed]
+) -> list[Column]:
+    """The columns to add: one that was only renamed is on the target under its old name."""
+    renamed = {
+        (item.table.oid, after)
+        for item in changed
+        if not item.before.reused(item.now)
+        for _, after in item.before.renamed(item.now)
+    }
+    return [
         column
         for column in columns
         if column.table in there
         and column.name not in there[column.table]
         and not any((oid, column.name) in renamed for oid in column.units)
     ]
-    return Deploy(changed, new, labels, there)
 
 
-def _changed(
-    tables: Iterable[PublishedTable], records: Mapping[int, TableRecord], shapes: Mapping[int, Shape]
-) -> Iterator[Changed]:
-    for table in tables:
-        record, now = records.get(table.oid), shapes.get(table.oid)
-        if record is None or record.shape is None or record.state is not TableState.READY or now is None:
-            continue
-        if record.table != table.table or not record.shape.covers(now):
-            yield Changed(table, record, record.shape, now)
+def _surplus(
+    table: PublishedTable, there: Mapping[str, TargetColumn], changed: Iterable[Changed]
+) -> Iterator[tuple[TableName, str]]:
+    renamed = {name for item in changed if item.table is table for name, _ in item.before.renamed(item.now)}
+    for name, column in there.items():
+        if column.required and name not in table.columns and name not in renamed:
+            yield table.table, name
+
+
+async def _declared(
+    target: Connection, changed: Iterable[Changed], surplus: Mapping[int, Sequence[tuple[TableName, str]]]
+) -> dict[tuple[TableName, str], TableName]:
+    """Where the columns of the target were declared that have other names or types on the source, or none."""
+    columns = {column for columns in surplus.values() for column in columns}
+    for item in changed:
+        names = {
+            *(before for before, _ in item.before.renamed(item.now)),
+            *(column.name for column in item.before.retyped(item.now)),
+            *item.before.dropped(item.now),
+        }
+        columns |= {(item.record.table, name) for name in names}
+    return {(table, name): await declaring_table(target, table, name) for table, name in sorted(columns)}
 
 
 # --- what the worker does itself --------------------------------------------------------------------------------------
@@ -163,10 +267,14 @@ async def settle(target: Connection, epoch: UUID, deploy: Deploy) -> None:
         if deploy.may_settle(item):
             with reporting(Side.TARGET, "recording the shape of a table"):
                 async with control.under_epoch(target, epoch):
-                    await _settle(target, item)
+                    await _settle(target, item, deploy.shape_of(item))
+    for item in deploy.outdated:
+        with reporting(Side.TARGET, "recording the shape of a table"):
+            async with control.under_epoch(target, epoch):
+                await control.set_shape(target, item.table.table, deploy.shape_of(item))
 
 
-async def _settle(target: Connection, item: Changed) -> None:
+async def _settle(target: Connection, item: Changed, shape: Shape) -> None:
     table = item.table.table
     if item.record.table != table:
         log.info("a table was renamed", table=str(item.record.table), now=str(table))
@@ -177,7 +285,7 @@ async def _settle(target: Connection, item: Changed) -> None:
         log.info("rows changed unseen by the stream: the table comes again", table=str(table))
         await control.set_table_states(target, [table], TableState.COPYING)
     else:
-        await control.set_shape(target, table, item.before.followed_by(item.now))
+        await control.set_shape(target, table, shape)
 
 
 # --- tables that come again -------------------------------------------------------------------------------------------
@@ -198,38 +306,70 @@ async def fit_types(
     there = await read_target_columns(target, [table.table for table in begun])
     done: set[tuple[TableName, str]] = set()
     for table in begun:
-        await _release_dropped(target, table.table, records[table.table], shapes[table.oid], there)
-        record, now = records[table.table], shapes[table.oid]
-        before = record.shape if record.source_oid == table.oid else None
-        columns = before.retyped(now) if before is not None else list(now.columns.values())
-        for column in columns:
-            if there.get(table.table, {}).get(column.name, column.type) != column.type:
-                declared = await declaring_table(target, table.table, column.name)
-                if (declared, column.name) not in done:
-                    await _retype(target, declared, column)
-                done.add((declared, column.name))
+        record, now, columns = records[table.table], shapes[table.oid], there.get(table.table, {})
+        await _release_dropped(target, table.table, record.shape, now, columns)
+        for column in _to_fit(record.shape if record.source_oid == table.oid else None, now):
+            on_target = columns.get(column.name)
+            if on_target is None or (on_target.type == column.type and not on_target.generated):
+                continue
+            declared = await declaring_table(target, table.table, column.name)
+            if (declared, column.name) not in done:
+                await _refit(target, declared, column, on_target)
+            done.add((declared, column.name))
+
+
+def _to_fit(before: Shape | None, now: Shape) -> list[ShapeColumn]:
+    """The columns whose type on the target is none that their values were copied to."""
+    if before is None:
+        return list(now.columns.values())
+    reused = before.reused(now)
+    return [*before.retyped(now), *(column for column in now.columns.values() if column.name in reused)]
+
+
+_IDENTITY_OVER: Final[LiteralString] = """
+SELECT n.nspname, c.relname
+  FROM pg_catalog.pg_index i
+  JOIN pg_catalog.pg_class c ON c.oid = i.indrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+  JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum = ANY (i.indkey::int2[])
+ WHERE i.indisreplident AND (n.nspname, c.relname) IN ((%s, %s), (%s, %s)) AND a.attname = %s
+"""
+_KEYS_OVER: Final[LiteralString] = """
+SELECT n.nspname, c.relname, k.conname
+  FROM pg_catalog.pg_constraint k
+  JOIN pg_catalog.pg_class c ON c.oid = k.conrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+  JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum = ANY (k.conkey)
+ WHERE k.contype = 'p' AND k.coninhcount = 0 AND (n.nspname, c.relname) IN ((%s, %s), (%s, %s)) AND a.attname = %s
+"""
 
 
 async def _release_dropped(
     target: Connection,
     table: TableName,
-    record: TableRecord,
+    before: Shape | None,
     now: Shape,
-    there: Mapping[TableName, Mapping[str, str]],
+    there: Mapping[str, TargetColumn],
 ) -> None:
-    """Let rows come without the columns that were dropped on the source since."""
-    dropped = record.shape.dropped(now) if record.shape is not None else []
-    for name in (name for name in dropped if name in there.get(table, {})):
+    """Let rows come without the columns that the source has no more; keys over them went with them there."""
+    names = {column.name for column in before.columns.values()} if before is not None else set()
+    for name in sorted(names & there.keys() - {column.name for column in now.columns.values()}):
         declared = await declaring_table(target, table, name)
-        statement = _alter(declared, "ALTER COLUMN {} DROP NOT NULL", sql.Identifier(name))
-        doing = f"letting rows of {table} come without column {name}, which was dropped on the source"
-        with reporting(Side.TARGET, doing, SchemaMismatchError):
-            await target.execute(statement.encode())
+        with reporting(
+            Side.TARGET, f"letting rows of {table} come without column {name} of the target", SchemaMismatchError
+        ):
+            for schema, relation in await (await target.execute(_IDENTITY_OVER, [*table, *declared, name])).fetchall():
+                await target.execute(_alter(TableName(schema, relation), "REPLICA IDENTITY DEFAULT").encode())
+            cursor = await target.execute(_KEYS_OVER, [*table, *declared, name])
+            for schema, relation, key in await cursor.fetchall():
+                drop = _alter(TableName(schema, relation), "DROP CONSTRAINT {}", sql.Identifier(key))
+                await target.execute(drop.encode())
+            await target.execute(_alter(declared, "ALTER COLUMN {} DROP NOT NULL", sql.Identifier(name)).encode())
 
 
-async def _retype(target: Connection, table: TableName, column: ShapeColumn) -> None:
+async def _refit(target: Connection, table: TableName, column: ShapeColumn, on_target: TargetColumn) -> None:
     name, kind = sql.Identifier(column.name), sql.SQL(column.type)
     try:
+        if on_target.generated:
+            await target.execute(_alter(table, "ALTER COLUMN {} DROP EXPRESSION", name).encode())
         # by way of text there is a conversion between any two types
         await target.execute(
             _alter(table, "ALTER COLUMN {} TYPE {} USING {}::text::{}", name, kind, name, kind).encode()

@@ -26,10 +26,10 @@ async def follow(work: Work, app: str) -> Plan | None:
     if copies and steps.get(FOLLOWED_STEP, {}).get("fingerprint") != app:
         await detach_partitions(work.source, work.target, work.epoch)
         plan = await make_needed(work.settings, work.source, work.target, work.epoch)
-    deploy = await look(work.source, work.target, published, work.migration.publications)
+    deploy = await look(work.settings, work.source, work.target, published, work.migration.publications)
     if work.makes_schema and (deploy.labels or deploy.columns):
         await add(work.target, work.epoch, deploy)
-        deploy = await look(work.source, work.target, published, work.migration.publications)
+        deploy = await look(work.settings, work.source, work.target, published, work.migration.publications)
     await settle(work.target, work.epoch, deploy)
     return plan
 

@@ -37,6 +37,16 @@ SELECT n.nspname, c.relname
 """
 
 
+_ABOVE: Final[LiteralString] = """
+SELECT n.nspname, c.relname, an.nspname, a.relname
+  FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+ CROSS JOIN LATERAL pg_catalog.pg_partition_ancestors(c.oid) p
+  JOIN pg_catalog.pg_class a ON a.oid = p.relid AND a.oid <> c.oid
+  JOIN pg_catalog.pg_namespace an ON an.oid = a.relnamespace
+ WHERE c.relispartition AND c.relkind IN ('r', 'p')
+"""
+
+
 class _Key(NamedTuple):
     schema: str
     relation: str
@@ -62,6 +72,15 @@ async def lost_keys(source: Connection, target: Connection) -> dict[TableName, l
     for key in await _read(target):
         if key.table in tables and (key.table, key.name) not in ours:
             found.setdefault(key.table, []).append(key.drop())
+    return found
+
+
+async def lost_keys_above(source: Connection, target: Connection) -> dict[TableName, list[str]]:
+    """The same for partitions as well, whose keys are those of the tables above them."""
+    own = await lost_keys(source, target)
+    found = {table: list(drops) for table, drops in own.items()}
+    for schema, name, *above in await (await target.execute(_ABOVE)).fetchall():
+        found.setdefault(TableName(schema, name), []).extend(own.get(TableName(*above), ()))
     return found
 
 

@@ -11,6 +11,7 @@ import structlog
 from psycopg import sql
 
 from bootstrap.columns import declaring_table, read_target_columns
+from bootstrap.refresh import made_already
 from bootstrap.schema import dump_app, key_statements, owners_of
 from replicator import control
 from replicator.catalog import PublishedTable, read_shapes
@@ -50,11 +51,14 @@ async def follow_names(
                 await _rename(target, table, record, columns)
         waiting = {(item.kind, item.schema, item.name) for item in await control.read_keys(target)}
         await control.forget_keys(target)
-        statements = key_statements(plan.after_data, owners, await control.next_position(target))
-        await control.add_keys(
-            target,
-            [item for item in statements if (item.kind, item.schema, item.name) in waiting or item.table in tables],
-        )
+        # a table that comes again has its keys
+        made = await made_already(target)
+        statements = [
+            item
+            for item in key_statements(plan.after_data, owners, await control.next_position(target))
+            if (name := (item.kind, item.schema, item.name)) in waiting or (item.table in tables and name not in made)
+        ]
+        await control.add_keys(target, statements)
     log.info("names on the source have changed before their rows were copied", tables=[str(name) for name in tables])
 
 

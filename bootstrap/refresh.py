@@ -88,8 +88,9 @@ async def make_needed(settings: Settings, source: Connection, target: Connection
     Raises SchemaMismatchError for what the target refuses.
     """
     plan = await dump_app(settings, source, None)
-    await rename_sequences(source, target, epoch)
-    there = await _there(target)
+    schemas = await app_schemas(source, settings)
+    await rename_sequences(source, target, epoch, schemas)
+    there = await made_already(target)
     tables = await _tables(target)
     cursor = await source.execute(_WITH_TABLES)
     comes_with = {
@@ -106,7 +107,7 @@ async def make_needed(settings: Settings, source: Connection, target: Connection
         and (entry.schema, entry.name) not in comes_with
     ]
     if needed:
-        await _make(target, epoch, needed, await app_schemas(source, settings))
+        await _make(target, epoch, needed, schemas)
     return plan
 
 
@@ -123,13 +124,18 @@ async def _make(target: Connection, epoch: UUID, entries: Sequence[Entry], schem
     log.info("made what is new", objects=[str(entry) for entry in entries])
 
 
-async def note_rest(source: Connection, target: Connection, epoch: UUID, plan: Plan) -> None:
-    """Record what the target lacks to be made next, and what the cutover has to make as the source has it now."""
+async def note_rest(
+    settings: Settings, source: Connection, target: Connection, epoch: UUID, plan: Plan, *, renews: bool
+) -> None:
+    """Record what the target lacks to be made next, and, if it ``renews`` that, what the cutover has to make.
+
+    A cutover under way has rehearsed its list, and does not go on if the source's schema has changed since.
+    """
     replaced = {
         ("CONSTRAINT", table.schema, f"{table.name} {name}"): drop
         for (table, name), drop in (await replaced_keys(source, target)).items()
     }
-    there = await _there(target) - replaced.keys()
+    there = await made_already(target) - replaced.keys()
     there |= {(item.kind, item.schema, item.name) for item in await control.read_keys(target)}
     owners, tables = await owners_of(source), await _tables(target)
     lacking = [
@@ -143,14 +149,15 @@ async def note_rest(source: Connection, target: Connection, epoch: UUID, plan: P
     async with control.under_epoch(target, epoch):
         keys = list(key_statements(lacking, owners, await control.next_position(target)))
         await control.add_keys(target, keys)
-    await refresh_deferred(source, target, plan)
+    if renews:
+        await refresh_deferred(settings, source, target, plan)
     if lacking:
         log.info("to be made: what is new", objects=[str(entry) for entry in lacking])
 
 
-async def refresh_deferred(source: Connection, target: Connection, plan: Plan) -> None:
+async def refresh_deferred(settings: Settings, source: Connection, target: Connection, plan: Plan) -> None:
     """Let the cutover make what the source has now; what it has made stays made."""
-    entries = [*await different_attributes(source, target), *plan.cutover]
+    entries = [*await different_attributes(source, target, await app_schemas(source, settings)), *plan.cutover]
     async with target.transaction():
         await _replace_deferred(target, entries)
 
@@ -183,7 +190,8 @@ async def _tables(target: Connection) -> set[TableName]:
     return {TableName(*row) for row in await (await target.execute(_TABLES)).fetchall()}
 
 
-async def _there(target: Connection) -> set[tuple[str, str, str]]:
+async def made_already(target: Connection) -> set[tuple[str, str, str]]:
+    """What is on the target, by kind, schema and name as the headers of a dump give them."""
     async with target.transaction():
         await target.execute("SET LOCAL search_path = ''")
         rows = await (await target.execute(_THERE)).fetchall()

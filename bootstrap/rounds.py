@@ -6,11 +6,13 @@ from contextlib import asynccontextmanager
 
 import structlog
 
+from bootstrap.columns import read_target_columns
 from bootstrap.evolve import add, fit_types, look
 from bootstrap.existing import may_replicate, silence
 from bootstrap.jobs import plan_jobs, split_tables
 from bootstrap.keys import CopiedTables, KeyMaker, by_table
 from bootstrap.leaving import forget_left, left_tables
+from bootstrap.lost_keys import lost_keys
 from bootstrap.parallel import run_all
 from bootstrap.places import (
     Place,
@@ -72,7 +74,9 @@ class Round:
 
         A column that rewrote its table is why the table comes again.
         """
-        deploy = await look(keeper.connection, self._work.target, published, self._work.migration.publications)
+        deploy = await look(
+            self._work.settings, keeper.connection, self._work.target, published, self._work.migration.publications
+        )
         if deploy.columns or deploy.labels:
             await make_needed(self._work.settings, self._work.source, self._work.target, self._work.epoch)
             await add(self._work.target, self._work.epoch, deploy)
@@ -117,14 +121,23 @@ class Round:
         known |= await left_tables(self._work.target)
         begun = [table for table in tables if table.table in known]
         left = list((await find_places(self._work.target, begun)).values())
+        there = await read_target_columns(self._work.target, [table.table for table in tables])
         replica = await may_replicate(self._work.target)
+        with reporting(Side.SOURCE, "looking at the source's keys", SourceError):
+            lost = await lost_keys(self._work.source, self._work.target) if begun and self._work.makes_schema else {}
         async with control.under_epoch(self._work.target, self._work.epoch):
             await empty(self._work.target, left, replica=replica)
             await forget_left(self._work.target, [table.table for table in begun])
+            for drop in (drop for table in begun for drop in lost.get(table.table, ())):
+                await self._work.target.execute(drop.encode())  # rows that come again may contradict it
             if self._work.makes_schema:
                 await fit_types(self._work.target, tables, records, shapes)
             await control.add_tables(
-                self._work.target, [_pending(table, lsn, shapes.get(table.oid)) for table in tables]
+                self._work.target,
+                [
+                    _pending(t, lsn, shapes[t.oid].on(there.get(t.table, ())) if t.oid in shapes else None)
+                    for t in tables
+                ],
             )
             if is_main:
                 await control.start_progress(self._work.target, self._work.epoch, lsn)

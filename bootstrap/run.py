@@ -75,7 +75,10 @@ class Bootstrap:
             await Round(self._work).run(is_main=False)
         await pass_over(self._work.target, self._work.epoch)
         if plan is not None:
-            await note_rest(self._work.source, self._work.target, self._work.epoch, plan)
+            renews = self._work.migration.phase is not Phase.CUTOVER
+            await note_rest(
+                self._work.settings, self._work.source, self._work.target, self._work.epoch, plan, renews=renews
+            )
         if self._work.migration.phase is Phase.BOOTSTRAP:
             await make_rest(self._work.target, self._work.epoch)
         await control.record_step(self._work.target, FOLLOWED_STEP, {"fingerprint": app})

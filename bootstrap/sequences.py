@@ -1,5 +1,7 @@
 """Sequences that a column owns and that the app has renamed: a new one of that name would not be the column's."""
 
+from collections import defaultdict
+from collections.abc import Sequence
 from typing import Final, LiteralString
 from uuid import UUID
 
@@ -22,17 +24,21 @@ SELECT n.nspname, t.relname, a.attname, s.relname
   JOIN pg_catalog.pg_namespace n ON n.oid = t.relnamespace AND n.oid = s.relnamespace
   JOIN pg_catalog.pg_attribute a ON a.attrelid = t.oid AND a.attnum = d.refobjsubid
  WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.refclassid = 'pg_catalog.pg_class'::regclass
-   AND d.deptype IN ('a', 'i') AND NOT starts_with(n.nspname, 'pg_')
+   AND d.deptype IN ('a', 'i') AND n.nspname = ANY (%s)
 """
 
 
-async def rename_sequences(source: Connection, target: Connection, epoch: UUID) -> None:
-    """Give the sequences of columns that both sides have the names that they have on the source now.
+async def rename_sequences(source: Connection, target: Connection, epoch: UUID, schemas: Sequence[str]) -> None:
+    """Give the sequences of columns that both sides have in the app's schemas the names that they have on the source.
 
     Raises SchemaMismatchError where another relation of the target has such a name.
     """
-    ours, theirs = await _owned(source), await _owned(target)
-    renamed = {theirs[column]: name for column, name in ours.items() if column in theirs and theirs[column] != name}
+    ours, theirs = await _owned(source, schemas), await _owned(target, schemas)
+    renamed = {
+        theirs[column][0]: names[0]
+        for column, names in ours.items()
+        if len(names) == 1 and len(theirs.get(column, ())) == 1 and theirs[column] != names
+    }
     if not renamed:
         return
     try:
@@ -47,10 +53,12 @@ async def rename_sequences(source: Connection, target: Connection, epoch: UUID) 
     log.info("renamed sequences", names=[str(name) for name in renamed.values()])
 
 
-async def _owned(connection: Connection) -> dict[tuple[str, str, str], TableName]:
-    """By schema, table and column."""
-    rows = await (await connection.execute(_OWNED)).fetchall()
-    return {(schema, table, column): TableName(schema, name) for schema, table, column, name in rows}
+async def _owned(connection: Connection, schemas: Sequence[str]) -> dict[tuple[str, str, str], list[TableName]]:
+    """By schema, table and column, which may own several: of these, none is told to be another one's new name."""
+    found: dict[tuple[str, str, str], list[TableName]] = defaultdict(list)
+    for schema, table, column, name in await (await connection.execute(_OWNED, [list(schemas)])).fetchall():
+        found[schema, table, column].append(TableName(schema, name))
+    return found
 
 
 async def _rename(target: Connection, old: TableName, new: str) -> None:

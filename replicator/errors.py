@@ -4,7 +4,7 @@ Law 9: an error carries its side, its remedy and its retryability. A message nev
 What is neither retryable nor waits for the operator ends the worker.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import ClassVar, Final, NamedTuple, Self
 
@@ -189,13 +189,22 @@ class TargetError(ReplicatorError):
     hint = "Run `replicator check` for the list of what is missing."
 
 
+class SentTable(NamedTuple):
+    """A table as the stream describes it, with type and modifier of each column by name; ``oid`` is the source's."""
+
+    oid: int
+    schema: str
+    name: str
+    columns: Mapping[str, tuple[int, int]]
+
+
 class SchemaMismatchError(TargetError):
     """A published table or column has no place on the target."""
 
     waits_for_operator = True
     hint = "Give the target the missing table or column; a worker that streams goes on by itself then."
-    relation_oid: int | None = None
-    """The source's oid of the table whose change has come, where one has."""
+    sent: SentTable | None = None
+    """The table whose change has come, where one has."""
 
 
 class DivergenceError(TargetError):

@@ -17,7 +17,7 @@ import structlog
 from bootstrap import fingerprint
 from bootstrap.evolve import Deploy, look
 from bootstrap.keys import make_rest
-from bootstrap.lost_keys import lost_keys
+from bootstrap.lost_keys import lost_keys_above
 from bootstrap.run import bootstrap
 from monitoring.health import Health
 from monitoring.metrics import Metrics
@@ -105,8 +105,9 @@ class Session:
         if self._followed != (error.what, deploy.columns, deploy.labels) and deploy.is_due(self._settings.schema_mode):
             self._followed = (error.what, deploy.columns, deploy.labels)
             return True
-        oid = error.relation_oid if isinstance(error, SchemaMismatchError) else None
-        if (oid or isinstance(error, ApplyError)) and (remedies := deploy.remedies(oid)):
+        sent = error.sent if isinstance(error, SchemaMismatchError) else None
+        oid = None if sent is None else sent.oid
+        if (sent or isinstance(error, ApplyError)) and (remedies := deploy.remedies(oid, sent)):
             error.hint = _to_run(remedies)
         if isinstance(error, DivergenceError) and (remedies := await self._lost_keys(error)):
             error.hint = _to_run(remedies)
@@ -116,7 +117,7 @@ class Session:
         """What drops the keys that the source has no more from the table of an error."""
         async with connected(self._settings.target, Side.TARGET, "worker schema") as target:
             with reporting(Side.SOURCE, "looking at the source's keys", SourceError):
-                found = await lost_keys(self._source, target)
+                found = await lost_keys_above(self._source, target)
         return [
             statement for table, drops in found.items() if f"{table} " in f"{error.message} " for statement in drops
         ]
@@ -126,7 +127,8 @@ class Session:
         async with connected(self._settings.target, Side.TARGET, "worker schema") as target:
             with reporting(Side.SOURCE, "looking at the source's schema", SourceError):
                 published = await published_tables(self._source, migration.publications if migration else ())
-                return await look(self._source, target, published, migration.publications if migration else ())
+                publications = migration.publications if migration else ()
+                return await look(self._settings, self._source, target, published, publications)
 
     async def _is_beyond_bootstrap(self) -> bool:
         """Before the first stream, an error is a mistake of the set-up, and somebody looks on."""

@@ -5,7 +5,7 @@ root, which the stream does not show; entries tell a table that left a publicati
 sent less for a while. Pure.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -14,11 +14,15 @@ from replicator.model import Relation
 
 @dataclass(frozen=True, slots=True)
 class ShapeColumn:
-    """A column that holds a value of its own; ``kinds`` are the type oids and modifiers that its values came with."""
+    """A column that holds a value of its own; ``kinds`` are the type oids and modifiers that its values came with.
+
+    ``version`` is another one after every ALTER COLUMN: the xmin of its row in the catalog.
+    """
 
     name: str
     type: str
     kinds: frozenset[tuple[int, int]]
+    version: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +30,8 @@ class Shape:
     """``columns`` by attribute number, ``files`` (relfilenodes) by part, of which the ``filled`` hold pages.
 
     ``entries`` are the rows of the publications' catalogs that publish it, each with what changes when it is altered.
-    ``of_root``: changes travel under the name of a partitioned table, whose parts are its leaves.
+    ``of_root``: changes travel under the name of a partitioned table, whose parts are its leaves. ``others`` are its
+    generated columns, and those that the target had besides when this was recorded, perhaps dropped on the source.
     """
 
     columns: Mapping[int, ShapeColumn]
@@ -34,26 +39,28 @@ class Shape:
     entries: frozenset[str]
     filled: frozenset[int] = frozenset()
     of_root: bool = False
+    others: frozenset[str] = frozenset()
 
     def to_json(self) -> dict[str, Any]:
         """As the control tables keep it."""
-        columns = {str(n): [c.name, c.type, sorted(map(list, c.kinds))] for n, c in self.columns.items()}
+        columns = {str(n): [c.name, c.type, sorted(map(list, c.kinds)), c.version] for n, c in self.columns.items()}
         files = {str(oid): node for oid, node in self.files.items()}
         parts = {"files": files, "filled": sorted(self.filled), "of_root": self.of_root}
-        return {"columns": columns, "entries": sorted(self.entries), **parts}
+        return {"columns": columns, "entries": sorted(self.entries), "others": sorted(self.others), **parts}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
         """What `to_json` made."""
         return cls(
             {
-                int(n): ShapeColumn(name, kind, frozenset((oid, modifier) for oid, modifier in kinds))
-                for n, (name, kind, kinds) in value["columns"].items()
+                int(n): ShapeColumn(name, kind, frozenset((oid, modifier) for oid, modifier in kinds), version)
+                for n, (name, kind, kinds, version) in value["columns"].items()
             },
             {int(oid): node for oid, node in value["files"].items()},
             frozenset(value["entries"]),
             frozenset(value["filled"]),
             value["of_root"],
+            frozenset(value["others"]),
         )
 
     def names_follow(self, relation: Relation) -> bool:
@@ -86,19 +93,35 @@ class Shape:
         """The names of the columns that are gone."""
         return [column.name for n, column in self.columns.items() if n not in now.columns]
 
+    def reused(self, now: Self) -> frozenset[str]:
+        """The names that mean another column now than the target's column of that name holds."""
+        before = {column.name: number for number, column in self.columns.items()}
+        return frozenset(c.name for n, c in now.columns.items() if before.get(c.name, n) != n or c.name in self.others)
+
+    def altered(self, now: Self) -> bool:
+        """Whether a column was altered in any way, which may have given it other values of the same type."""
+        return any(self.columns[n].version != c.version for n, c in now.columns.items() if n in self.columns)
+
     def rewritten(self, now: Self) -> bool:
         """Whether a part was rewritten or truncated."""
         return any(self.files[oid] != node for oid, node in now.files.items() if oid in self.files)
 
     def must_come_again(self, now: Self) -> bool:
-        """Whether rows were changed unseen by the stream: by a rewrite, below a root, or while less was published."""
-        if not self.entries <= now.entries:
+        """Whether the target's rows are others, unseen by the stream.
+
+        By a rewrite, below a root, while less was published, or because a name means another column.
+        """
+        if not self.entries <= now.entries or self.reused(now):
             return True
         rewritten = self.rewritten(now)
         if self.of_root:
             # a leaf that was truncated, dropped or detached, or attached with rows
             return rewritten or bool(self.files.keys() - now.files.keys()) or bool(now.filled - self.files.keys())
-        return rewritten and bool(self.added(now) or self.retyped(now))
+        return rewritten and bool(self.added(now) or self.retyped(now) or self.altered(now))
+
+    def is_outdated(self, now: Self) -> bool:
+        """Whether files or columns of a table that this covers are others, which a later comparison must not meet."""
+        return self.rewritten(now) or self.altered(now)
 
     def covers(self, now: Self) -> bool:
         """Whether nothing is different that the stream, or the target, would have to know."""
@@ -108,6 +131,11 @@ class Shape:
     def followed_by(self, now: Self) -> Self:
         """The shape from now on, when the rows need not come again: older values may still be on their way."""
         return replace(now, columns={n: self._known(n, column) for n, column in now.columns.items()})
+
+    def on(self, target: Iterable[str]) -> Self:
+        """The shape beside a table of the target with these columns."""
+        others = self.others.union(target) - {column.name for column in self.columns.values()}
+        return replace(self, others=others)
 
     def _known(self, number: int, column: ShapeColumn) -> ShapeColumn:
         before = self.columns.get(number)

@@ -14,7 +14,15 @@ from replicator.apply.statements import truncate
 from replicator.apply.tables import read_target_table, require_shape
 from replicator.apply.values import register
 from replicator.apply.writer import TableWriter
-from replicator.errors import ApplyError, ProtocolError, ReplicatorError, SchemaMismatchError, Side, UnknownTableError
+from replicator.errors import (
+    ApplyError,
+    ProtocolError,
+    ReplicatorError,
+    SchemaMismatchError,
+    SentTable,
+    Side,
+    UnknownTableError,
+)
 from replicator.lsn import INVALID, Lsn, format_lsn
 from replicator.model import Relation, TableState, Truncate
 from replicator.postgres import Connection, connect, translate
@@ -120,7 +128,8 @@ class Target:
             require_shape(relation, record)
             table = await read_target_table(self._connection, relation)
         except SchemaMismatchError as error:
-            error.relation_oid = relation.oid
+            columns = {column.name: (column.type_oid, column.type_modifier) for column in relation.columns}
+            error.sent = SentTable(relation.oid, *relation.table, columns)
             raise
         # a temporary table lasts as long as its session: a new shape needs a new name
         stage = f"replicator_stage_{relation.oid}_{len(self._writers)}"

@@ -1,6 +1,6 @@
-"""What may change on the source while the stream runs: the shapes of published tables, and a fingerprint of it all.
+"""What may change on the source while the stream runs: the shapes of published tables.
 
-Source: PostgreSQL documentation, "System Catalogs" (pg_attribute, pg_class, pg_publication_rel, pg_enum).
+Source: PostgreSQL documentation, "System Catalogs" (pg_attribute, pg_class, pg_publication_rel).
 """
 
 from collections import defaultdict
@@ -14,9 +14,9 @@ from replicator.shape import Shape, ShapeColumn
 
 _COLUMNS: Final[LiteralString] = """
 SELECT attrelid AS oid, attnum AS number, attname AS name, pg_catalog.format_type(atttypid, atttypmod) AS type,
-       atttypid AS type_oid, atttypmod AS modifier
+       atttypid AS type_oid, atttypmod AS modifier, xmin::text::bigint AS version, attgenerated <> '' AS generated
   FROM pg_catalog.pg_attribute
- WHERE attrelid = ANY (%s) AND attnum > 0 AND NOT attisdropped AND attgenerated = ''
+ WHERE attrelid = ANY (%s) AND attnum > 0 AND NOT attisdropped
  ORDER BY attrelid, attnum
 """
 
@@ -45,46 +45,8 @@ SELECT u.oid, pg_catalog.concat_ws(' ', 'schema', s.oid, p.oid, p.xmin)
   FROM units u JOIN pg_catalog.pg_publication_namespace s ON s.pnnspid = u.relnamespace
   JOIN published p ON p.oid = s.pnpubid
 """
-_SCHEMAS_SINCE: Final = 150_000
+SCHEMAS_SINCE: Final = 150_000
 """The server version from which a publication may name schemas."""
-
-_PUBLISHED_SCHEMAS: Final[LiteralString] = """
-SELECT pg_catalog.md5(pg_catalog.string_agg(oid::text, ',' ORDER BY oid)) FROM pg_catalog.pg_publication_namespace
-"""
-
-_FINGERPRINT: Final[LiteralString] = """
-WITH app AS (SELECT oid FROM pg_catalog.pg_namespace
-              WHERE nspname <> 'information_schema' AND NOT starts_with(nspname, 'pg_')
-                AND nspname <> ALL (%(schemas)s)),
-publications AS (SELECT oid, xmin FROM pg_catalog.pg_publication WHERE pubname <> ALL (%(publications)s)),
-tables AS (SELECT oid, relname, relnamespace, relkind, relpersistence, relreplident = 'n' AS silent,
-                  CASE WHEN relispartition THEN relfilenode END AS file FROM pg_catalog.pg_class
-            WHERE relnamespace IN (TABLE app) AND relkind IN ('r', 'p', 'v', 'm', 'S'))
-SELECT pg_catalog.md5(pg_catalog.concat_ws('/',
-  (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', oid, relname, relnamespace, relkind, relpersistence,
-          silent, file), ','
-          ORDER BY oid) FROM tables),
-  (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', attrelid, attnum, attname, atttypid, atttypmod), ','
-          ORDER BY attrelid, attnum) FROM pg_catalog.pg_attribute
-    WHERE attrelid IN (SELECT oid FROM tables WHERE relkind IN ('r', 'p')) AND attnum > 0 AND NOT attisdropped),
-  (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', indexrelid, indisvalid), ',' ORDER BY indexrelid)
-     FROM pg_catalog.pg_index WHERE indrelid IN (SELECT oid FROM tables)),
-  (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', inhrelid, inhparent), ',' ORDER BY inhrelid, inhparent)
-     FROM pg_catalog.pg_inherits WHERE inhrelid IN (SELECT oid FROM tables)),
-  (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', enumtypid, enumlabel), ',' ORDER BY enumtypid, enumsortorder)
-     FROM pg_catalog.pg_enum),
-  (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', oid, xmin), ',' ORDER BY oid) FROM publications),
-  (SELECT pg_catalog.string_agg(oid::text, ',' ORDER BY oid)
-     FROM pg_catalog.pg_publication_rel WHERE prpubid IN (SELECT oid FROM publications))))
-"""
-
-_PUBLICATIONS: Final[LiteralString] = """
-SELECT pg_catalog.md5(pg_catalog.concat_ws('/',
-  pg_catalog.string_agg(pg_catalog.concat_ws(' ', p.oid, p.xmin, r.oid, c.relreplident), ',' ORDER BY p.oid, r.oid)))
-  FROM pg_catalog.pg_publication p LEFT JOIN pg_catalog.pg_publication_rel r ON r.prpubid = p.oid
-  LEFT JOIN pg_catalog.pg_class c ON c.oid = r.prrelid
- WHERE p.pubname = ANY (%s)
-"""
 
 
 class _Column(NamedTuple):
@@ -94,6 +56,8 @@ class _Column(NamedTuple):
     type: str
     type_oid: int
     modifier: int
+    version: int
+    generated: bool
 
 
 class _File(NamedTuple):
@@ -106,8 +70,12 @@ async def read_shapes(
 ) -> dict[int, Shape]:
     """The shape of each table by its oid, as the connection's snapshot sees it."""
     columns: dict[int, dict[int, ShapeColumn]] = defaultdict(dict)
+    generated: dict[int, set[str]] = defaultdict(set)
     for c in await fetch(connection, _Column, _COLUMNS, [table.oid for table in tables]):
-        columns[c.oid][c.number] = ShapeColumn(c.name, c.type, frozenset([(c.type_oid, c.modifier)]))
+        if c.generated:
+            generated[c.oid].add(c.name)
+            continue
+        columns[c.oid][c.number] = ShapeColumn(c.name, c.type, frozenset([(c.type_oid, c.modifier)]), c.version)
     parts = [part.oid for table in tables for part in table.parts]
     nodes = {file.oid: file.node for file in await fetch(connection, _File, _FILES, parts)}
     entries = await _entries(connection, [table.oid for table in tables], publications)
@@ -118,6 +86,7 @@ async def read_shapes(
             frozenset(entries[table.oid]),
             frozenset(part.oid for part in table.parts if part.main_size),
             of_root=any(part.oid != table.oid for part in table.parts),
+            others=frozenset(generated[table.oid]),
         )
         for table in tables
     }
@@ -125,28 +94,10 @@ async def read_shapes(
 
 async def _entries(connection: Connection, oids: list[int], publications: Sequence[str]) -> Mapping[int, set[str]]:
     query = _ENTRIES
-    if connection.info.server_version >= _SCHEMAS_SINCE:
+    if connection.info.server_version >= SCHEMAS_SINCE:
         query += _SCHEMA_ENTRIES
     cursor = await connection.execute(query, {"oids": oids, "publications": list(publications)})
     found: dict[int, set[str]] = defaultdict(set)
     for oid, entry in await cursor.fetchall():
         found[oid].add(entry)
     return found
-
-
-async def read_fingerprint(
-    connection: Connection, exclude_schemas: Sequence[str], exclude_publications: Sequence[str] = ()
-) -> str:
-    """A hash of what the app's deploys change: tables, columns, indexes, enums, and what is published."""
-    parameters = {"schemas": list(exclude_schemas), "publications": list(exclude_publications)}
-    row = await (await connection.execute(_FINGERPRINT, parameters)).fetchone()
-    schemas = None
-    if connection.info.server_version >= _SCHEMAS_SINCE:
-        schemas = await (await connection.execute(_PUBLISHED_SCHEMAS)).fetchone()
-    return f"{row and row[0]} {schemas and schemas[0]}"
-
-
-async def publications_fingerprint(connection: Connection, names: Sequence[str]) -> str:
-    """A hash of these publications, and of the tables that each lists with their replica identities."""
-    row = await (await connection.execute(_PUBLICATIONS, [list(names)])).fetchone()
-    return str(row and row[0])

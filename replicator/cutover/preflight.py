@@ -4,9 +4,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, LiteralString
 
+from bootstrap.attributes import different_identities
 from bootstrap.evolve import look
 from bootstrap.refresh import FOLLOWED_STEP, refresh_deferred
-from bootstrap.schema import dump_app
+from bootstrap.schema import app_schemas, dump_app
 from replicator import control
 from replicator.catalog import (
     PublishedTable,
@@ -14,6 +15,7 @@ from replicator.catalog import (
     count_large_objects,
     managed_schemas,
     published_tables,
+    read_definitions,
     read_shapes,
     source_tables,
 )
@@ -34,7 +36,7 @@ from replicator.cutover.sequences import (
 from replicator.cutover.sides import on
 from replicator.cutover.unsent import look_at_unsent
 from replicator.errors import Side
-from replicator.model import SchemaMode, TableName, TableState
+from replicator.model import FENCE, SchemaMode, TableName, TableState
 from replicator.postgres import Connection
 from replicator.source.fence import FencedTable, tables_to_fence
 from replicator.source.publication import plan
@@ -55,16 +57,18 @@ SELECT EXISTS (SELECT FROM pg_catalog.pg_subscription s JOIN pg_catalog.pg_datab
 class Survey:
     """What a cutover has to deal with.
 
-    ``omitted`` are the positions of deferred statements that are not run; ``left_out`` is what the target will lack.
+    ``omitted`` are the deferred statements that are not run, by kind, schema and name; ``left_out`` is what the target
+    will lack; ``definitions`` is a hash of the source's schema as it was when all this was found.
     """
 
     published: list[PublishedTable] = field(default_factory=list)
     fenced: tuple[FencedTable, ...] = ()
     sequences: Pairing = field(default_factory=lambda: Pairing((), (), ()))
     deferred: list[Deferred] = field(default_factory=list)
-    omitted: list[int] = field(default_factory=list)
+    omitted: list[list[str | None]] = field(default_factory=list)
     obstacles: list[Obstacle] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
+    definitions: str = ""
 
     def require_clear(self) -> None:
         """Raise ObstructedError with everything that stands in the way, if anything does."""
@@ -86,26 +90,37 @@ async def survey(
     unsent = await look_at_unsent(migration, found.published, source, target)
     refused = [*unsent, *map(_refused, failures)]
     if omit_failing:
-        found.omitted = [failure.item.position for failure in failures]
+        found.omitted = [[f.item.kind, f.item.schema, f.item.name] for f in failures]
         found.left_out.extend(obstacle.message for obstacle in refused)
     else:
         found.obstacles.extend(refused)
     return found
 
 
+async def definitions(settings: Settings, source: Connection) -> str:
+    """A hash of the source's schema, without what a fence adds: another one later means that a deploy was missed."""
+    with on(Side.SOURCE, "looking at the source's schema"):
+        excluded = [*settings.exclude_schemas, *await managed_schemas(source), control.SCHEMA, FENCE]
+        return await read_definitions(source, excluded)
+
+
 async def _look_at_schema(
     found: Survey, settings: Settings, migration: Migration, source: Connection, target: Connection
 ) -> None:
     """Hold the target's tables against the source's as they are now, and renew what waits for the window."""
-    deploy = await look(source, target, found.published, migration.publications)
+    found.definitions = await definitions(settings, source)
+    deploy = await look(settings, source, target, found.published, migration.publications)
     with on(Side.TARGET, "reading the control tables"):
         unmade = await control.read_keys(target)
         renews = settings.schema_mode is SchemaMode.COPY and FOLLOWED_STEP in await control.read_steps(target)
     oids = {item.table.oid: item.table.table for item in deploy.changed if not deploy.may_settle(item)}
     oids |= {oid: column.table for column in deploy.columns for oid in column.units}
+    by_remedy: dict[str, list[TableName]] = {}
     for oid, table in oids.items():
         remedy = "; ".join(deploy.remedies(oid)) or "Change it on the target as on the source"
-        found.obstacles.append(Obstacle(f"{table} has another shape on the source", remedy, Side.TARGET))
+        by_remedy.setdefault(remedy, []).append(table)  # partitions change with the table above them
+    for remedy, tables in by_remedy.items():
+        found.obstacles.append(Obstacle(f"{titles(tables)} has another shape on the source", remedy, Side.TARGET))
     if deploy.labels:
         remedy = "; ".join(label.statement() for label in deploy.labels)
         found.obstacles.append(Obstacle("enums of the target lack values", remedy, Side.TARGET))
@@ -114,10 +129,17 @@ async def _look_at_schema(
         found.obstacles.append(
             Obstacle(f"{names} is not made yet", "Wait for the worker, or look at its log for the reason", Side.TARGET)
         )
+    if settings.schema_mode is SchemaMode.COPY:
+        with on(Side.SOURCE, "comparing identity columns"):
+            identities = await different_identities(source, target, await app_schemas(source, settings))
+        found.obstacles.extend(
+            Obstacle(f"{table} numbers a column otherwise than the source", "; ".join(statements), Side.TARGET)
+            for table, statements in identities.items()
+        )
     if renews:
         plan = await dump_app(settings, source, None)
         with on(Side.TARGET, "renewing what waits for the cutover"):
-            await refresh_deferred(source, target, plan)
+            await refresh_deferred(settings, source, target, plan)
 
 
 async def inventory(settings: Settings, migration: Migration, source: Connection, target: Connection) -> Survey:
@@ -274,7 +296,23 @@ def compare_sequences(found: Pairing, values: Mapping[int, Value]) -> list[Obsta
             [theirs.title for _, theirs in found.pairs if not (theirs.settable and theirs.readable)],
             Obstacle("our role may not set sequence {} on the target", "Connect as its owner", Side.TARGET),
         ),
-        (found.missing, Obstacle("the target lacks sequence {}", "Create it on the target", Side.TARGET)),
+        (
+            found.missing,
+            Obstacle(
+                "the target lacks sequence {}",
+                "Create it on the target; that of an identity column comes with ALTER COLUMN … ADD GENERATED",
+                Side.TARGET,
+            ),
+        ),
+        (
+            [item.title for item in found.unpaired],
+            Obstacle(
+                "no sequence of the source tells where {} of the target has to go on",
+                "Let the column that owns it take its default from a sequence that both sides have, "
+                "or drop it there (ALTER COLUMN … DROP IDENTITY, DROP DEFAULT)",
+                Side.TARGET,
+            ),
+        ),
         (
             out_of_bounds(found, values),
             Obstacle(

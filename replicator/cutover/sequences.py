@@ -5,7 +5,7 @@ must give its first value.
 """
 
 import itertools
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, LiteralString, NamedTuple
 
@@ -97,6 +97,7 @@ class Value(NamedTuple):
 class Pairing:
     """Which sequence of the target gets which one's value. ``missing`` must be there and is not.
 
+    ``unpaired`` are the target's that number columns of migrated tables, and that none of the source's is the twin of.
     ``aligned``: the target's get the source's definitions as well, unless they are of the user's own making.
     """
 
@@ -104,6 +105,7 @@ class Pairing:
     missing: tuple[TableName, ...]
     left_out: tuple[TableName, ...]
     aligned: bool = False
+    unpaired: tuple[SequenceInfo, ...] = ()
 
 
 async def list_sequences(connection: Connection, exclude_schemas: Iterable[str]) -> list[SequenceInfo]:
@@ -118,12 +120,11 @@ def pair(
     mode: SchemaMode,
 ) -> Pairing:
     """Match by the column that owns it, else by name. Those of tables that are not ``migrated`` are left alone."""
-    target = list(target)
-    by_owner = {_owned_by(item): item for item in target if item.owner is not None}
-    by_name = {item.title: item for item in target}
+    source, target = list(source), list(target)
+    twins = _twins(source, target)
     pairs, missing, left_out = [], [], []
     for item in source:
-        twin = by_owner.get(_owned_by(item)) or by_name.get(item.title)
+        twin = twins.get(item.oid)
         if item.owner is not None and item.owner not in migrated:
             left_out.append(item.title)
         elif twin is not None:
@@ -132,7 +133,29 @@ def pair(
             left_out.append(item.title)  # the user's own migrations do without it
         else:
             missing.append(item.title)
-    return Pairing(tuple(pairs), tuple(missing), tuple(left_out), aligned=mode is SchemaMode.COPY)
+    paired = {twin.oid for twin in twins.values()}
+    unpaired = [item for item in target if item.owner in migrated and item.oid not in paired]
+    aligned = mode is SchemaMode.COPY
+    # what a deploy has dropped on the source stays on a target of our making, and gives no values there either
+    return Pairing(tuple(pairs), tuple(missing), tuple(left_out), aligned, () if aligned else tuple(unpaired))
+
+
+def _twins(source: Sequence[SequenceInfo], target: Iterable[SequenceInfo]) -> dict[int, SequenceInfo]:
+    """The target's sequence for each of the source's, by its oid, none for two: a column may own several."""
+    found: dict[int, SequenceInfo] = {}
+    free = {item.oid: item for item in target}
+    ways: tuple[Callable[[SequenceInfo], object], ...] = (
+        lambda item: (_owned_by(item), item.title),
+        lambda item: _owned_by(item) if item.owner is not None else None,
+        lambda item: item.title,
+    )
+    for way in ways:
+        places = {way(item): item for item in reversed(free.values())}
+        for item in source:
+            place = way(item)
+            if item.oid not in found and place is not None and (twin := places.pop(place, None)) is not None:
+                found[item.oid] = free.pop(twin.oid)
+    return found
 
 
 def _owned_by(item: SequenceInfo) -> tuple[TableName | None, str | None]:

@@ -121,7 +121,8 @@ async def probe_publications(connection: Connection, planned: PublicationPlan, s
 
 def translated(error: psycopg.Error, doing: str) -> Exception:
     """The error as ours, with the remedy where a right is missing."""
-    translated = translate(error, Side.SOURCE, doing, otherwise=SourceError)
+    gone = isinstance(error, psycopg.errors.UndefinedTable)  # since it was listed: the next look does not see it
+    translated = translate(error, Side.SOURCE, doing, otherwise=TransientError if gone else SourceError)
     if error.sqlstate == "42501":
         translated.hint = "Connect as the owner of the tables, with CREATE on the database."
     if UNPUBLISHED.search(error.diag.message_primary or ""):

@@ -1,14 +1,18 @@
 """The app goes on deploying while the worker streams: what changes its schema arrives, or waits for its operator."""
 
-from typing import Any
+from functools import partial
+from typing import Any, Final
 
 import pytest
 
+from replicator.errors import SchemaMismatchError
 from replicator.model import Phase
 from tests.fixtures.databases import Database, settings_for
 from tests.fixtures.migration import Migration, MigrationMaker, differences
 from tests.fixtures.waiting import wait_until
 from tests.fixtures.worker import WorkerMaker, run_command, wait_caught_up, wait_for_phase
+
+RENAME: Final = "ALTER TABLE notes RENAME COLUMN"
 
 
 @pytest.fixture
@@ -72,6 +76,55 @@ def test_a_rewriting_column_of_a_quiet_table_brings_its_rows_again(migration: Mi
 
     wait_until(lambda: "the table comes again" in migration.worker.log, what="a round")
     migration.assert_equal()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        ["ALTER TABLE notes ALTER COLUMN body TYPE text USING upper(body)"],
+        ["ALTER TABLE notes DROP COLUMN body, ADD COLUMN body text"],
+        ["ALTER TABLE notes DROP COLUMN body", "ALTER TABLE notes ADD COLUMN body text DEFAULT 'new'"],
+        [f"{RENAME} body TO other; {RENAME} code TO body; {RENAME} other TO code"],
+        [f"{RENAME} body TO content; ALTER TABLE notes ADD COLUMN body text"],
+        [f"ALTER TABLE notes DROP COLUMN body; {RENAME} code TO body"],
+    ],
+)
+@pytest.mark.parametrize("quiet", [True, False])
+def test_law_4_columns_that_get_the_name_or_the_values_of_others_come_again(
+    migration: Migration, changes: list[str], quiet: bool
+) -> None:
+    """Given a column that is not what its name was before, then no row keeps the old value, written to or not."""
+    migration.source.execute("ALTER TABLE notes ADD COLUMN code text; UPDATE notes SET code = 'code ' || id")
+    wait_until(lambda: "added a column" in migration.worker.log, what="the column")
+
+    for change in changes:
+        followed = partial(_has_followed_since, migration, _times_ready(migration))
+        migration.source.execute(change)
+        wait_until(followed, what="the change is followed")
+        if not quiet:
+            migration.source.execute("INSERT INTO notes (id, extra) VALUES ((SELECT max(id) + 1 FROM notes), 1)")
+            migration.source.execute("UPDATE notes SET extra = -1 WHERE id < 5; DELETE FROM notes WHERE id = 7")
+
+    with migration.app.paused():
+        wait_caught_up(migration.source, migration.target, migration.worker)
+        wait_until(lambda: _are_equal(migration), what="equal sides")
+    assert "waiting until" not in migration.worker.log
+    migration.finish()
+
+
+def _times_ready(migration: Migration) -> int:
+    return migration.worker.log.count("all tables are ready")
+
+
+def _has_followed_since(migration: Migration, before: int) -> bool:
+    return _times_ready(migration) > before
+
+
+def _are_equal(migration: Migration) -> bool:
+    try:
+        return differences(migration.source, migration.target) == []
+    except SchemaMismatchError:
+        return False  # a column is still to come
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,8 @@ def main() -> int:
     seeds = range(options.seed, options.seed + options.runs)
     _tell(f"seeds {seeds.start} to {seeds.stop - 1}")
     with new_server(options.source) as source, new_server(TARGET_MAJOR) as target:
-        failures = Campaign(source, target, _tell, options.attempts).run(seeds, options.together, options.jobs)
+        campaign = Campaign(source, target, _tell, options.attempts, options.deploys)
+        failures = campaign.run(seeds, options.together, options.jobs)
     for failure in failures:
         print(failure)
     _tell(f"{options.runs} runs, {len(failures)} failures")
@@ -31,6 +32,7 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--together", type=int, default=5, help="cases in one migration")
     made.add_argument("--jobs", type=int, default=2, help="migrations at once")
     made.add_argument("--attempts", type=int, default=60, help="migrations to make a failing case smaller")
+    made.add_argument("--deploys", action="store_true", help="the app changes its schema, too")
     made.add_argument("--source", type=int, default=SOURCE_MAJOR, help="the source's PostgreSQL version")
     return made
 

@@ -37,12 +37,16 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Campaign:
-    """Runs on two servers; ``tell`` hears of each migration, ``attempts`` are those to make a failure smaller."""
+    """Runs on two servers; ``tell`` hears of each migration, ``attempts`` are those to make a failure smaller.
+
+    With ``deploys`` the app changes its schema as it goes.
+    """
 
     source: AnyServer
     target: AnyServer
     tell: Callable[[str], None]
     attempts: int = 0
+    deploys: bool = False
 
     def run(self, seeds: Sequence[int], together: int, jobs: int) -> list[Failure]:
         """Play the cases of all these seeds, and return what failed."""
@@ -51,9 +55,9 @@ class Campaign:
             return [failure for failures in pool.map(self._run_together, shares) for failure in failures]
 
     def _run_together(self, seeds: Sequence[int]) -> list[Failure]:
-        cases = [invent(seed) for seed in seeds]
+        cases = [invent(seed, deploys=self.deploys) for seed in seeds]
         random = Random(seeds[0])
-        outcome = self._migrate(cases, invented_plan(random, cases), random)
+        outcome = self._migrate(cases, invented_plan(random, cases, deploys=self.deploys), random)
         refused = f"{len(outcome.refused)} of {outcome.statements} statements refused"
         self.tell(f"seeds {seeds[0]} to {seeds[-1]}: {outcome.problem or 'equal'} ({outcome.rows} rows, {refused})")
         if outcome.problem is None:
@@ -72,7 +76,7 @@ class Campaign:
 
     def _calmly(self, case: Case) -> Outcome:
         try:
-            return self._migrate([case], calm(case), Random(case.seed))
+            return self._migrate([case], calm(case, deploys=self.deploys), Random(case.seed))
         except BadCaseError:
             return Outcome()  # what it lacks now is needed for its schema
 

@@ -1,12 +1,12 @@
 """Inventing a case from its seed: a schema of several tables, and what an app does to them."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from random import Random
 from typing import Final
 
 from tests.torture.belongings import belongings, referring
 from tests.torture.columns import Columns
+from tests.torture.deploys import Deploys
 from tests.torture.model import Case, Group, Table, Transaction, mostly, quoted
 from tests.torture.names import Names, shortened
 from tests.torture.shapes import SHAPES
@@ -18,8 +18,8 @@ from tests.torture.user_types import UserTypes
 _SCHEMA_GROUP: Final = 0
 
 
-def invent(seed: int, transactions: int = 25) -> Case:
-    """The case of a seed, always the same one."""
+def invent(seed: int, transactions: int = 25, *, deploys: bool = False) -> Case:
+    """The case of a seed, always the same one; with ``deploys`` the app changes its schema, too."""
     random = Random(seed)
     names = Names(random)
     schema = shortened(names.invent(), f" {seed}")
@@ -28,7 +28,8 @@ def invent(seed: int, transactions: int = 25) -> Case:
     inventor = Inventor(random, schema, names, Columns(random, names, [*own.column_types, *extensions]))
     groups = {_SCHEMA_GROUP: Group((f"CREATE SCHEMA {quoted(schema)}", *own.statements))}
     tables = _tables(inventor, groups)
-    invented = _transactions(random, seed, tables, transactions)
+    inventions = Transactions(random, seed, tables, Deploys(inventor, tables) if deploys else None)
+    invented = _transactions(random, inventions, transactions)
     return Case(
         seed=seed,
         groups=groups,
@@ -53,8 +54,7 @@ def _tables(inventor: Inventor, groups: dict[int, Group]) -> list[Table]:
     return tables
 
 
-def _transactions(random: Random, seed: int, tables: Sequence[Table], count: int) -> list[Transaction]:
-    inventions = Transactions(random, seed, tables)
+def _transactions(random: Random, inventions: Transactions, count: int) -> list[Transaction]:
     found = [inventions.first(), *(inventions.any() for _ in range(count))]
     if mostly(random, 0.15):
         found.insert(random.randrange(1, count), inventions.large())

@@ -9,6 +9,7 @@ from random import Random
 from typing import Any, Final
 
 from replicator.config import MIB
+from replicator.errors import SchemaMismatchError
 from replicator.model import Phase
 from tests.fixtures.databases import Database, settings_for
 from tests.fixtures.dumps import dumped_schema
@@ -16,10 +17,14 @@ from tests.fixtures.waiting import wait_until
 from tests.fixtures.worker import Worker, phase
 from tests.torture.ending import cut_over, differences
 from tests.torture.model import FIRST, Case, mostly
+from tests.torture.operator import Operator
 from tests.torture.player import Player, make_schemas
 from tests.torture.surroundings import surround
 
 _TIMEOUT: Final = 120.0
+_SETTLED_WITHIN: Final = 40.0
+_ASKED_AFTER: Final = 5.0
+_WATCHFUL: Final = {"schema_interval": 0.3, "recheck_interval": 0.5}
 _AT_ONCE: Final = 5
 """Statements between two looks at the worker."""
 
@@ -40,14 +45,16 @@ class Plan:
     kills_later: tuple[int, ...]
     cutover: bool = True
     surrounded: bool = False
+    deploys: bool = False
 
 
-def calm(case: Case) -> Plan:
+def calm(case: Case, *, deploys: bool = False) -> Plan:
     """A plan that leaves nothing to chance: the first transaction before the copy, the others while it streams."""
-    return Plan({}, before=case.order.count(FIRST), pace=0.0, kills=(), kills_later=())
+    settings = _WATCHFUL if deploys else {}
+    return Plan(settings, before=case.order.count(FIRST), pace=0.0, kills=(), kills_later=(), deploys=deploys)
 
 
-def invented_plan(random: Random, cases: Sequence[Case]) -> Plan:
+def invented_plan(random: Random, cases: Sequence[Case], *, deploys: bool = False) -> Plan:
     """A plan of any kind."""
     total = sum(len(case.order) for case in cases)
     killed = mostly(random, 0.5)
@@ -57,6 +64,7 @@ def invented_plan(random: Random, cases: Sequence[Case]) -> Plan:
             "split_bytes": MIB,
             "copy_jobs": random.randint(1, 3),
             "spool": random.choice(("auto", "always")),
+            **(_WATCHFUL if deploys else {}),
         },
         before=int(total * random.uniform(0.05, 0.5)),
         pace=random.choice((0.0, 0.001, 0.004)),
@@ -64,6 +72,7 @@ def invented_plan(random: Random, cases: Sequence[Case]) -> Plan:
         kills_later=tuple(random.randrange(total) for _ in range(random.choice((0, 1, 2)) if killed else 0)),
         cutover=mostly(random, 0.4),
         surrounded=mostly(random, 0.5),
+        deploys=deploys,
     )
 
 
@@ -85,14 +94,16 @@ def migrate(
     make_schemas(source, cases)
     surroundings = surround(random, source, target) if plan.surrounded else []
     settings = settings_for(source, target, keyless="full", confirm_delay=0, **plan.settings)
-    schema = dumped_schema(source, settings)
+    # what deploys have dropped stays on the target
+    schema = None if plan.deploys else dumped_schema(source, settings)
     worker = Worker(settings, log_file)
+    operator = Operator(target, worker) if plan.deploys else None
     with Player(source, cases, random) as player:
         outcome = Outcome(statements=player.left, surroundings=surroundings)
         try:
-            _Migration(source, target, player, worker, plan).run()
+            _Migration(source, target, player, worker, plan, operator).run()
             if plan.cutover:
-                problem = cut_over(source, target, settings, schema)
+                problem = cut_over(source, target, settings, schema, operator.ask if operator else None)
                 outcome.problem = problem and f"{problem}\n{_last_words(worker)}"
             if outcome.problem is None:
                 outcome.rows, outcome.problem = differences(source, target)
@@ -106,11 +117,20 @@ def migrate(
 
 
 class _Migration:
-    def __init__(self, source: Database, target: Database, player: Player, worker: Worker, plan: Plan) -> None:
+    def __init__(
+        self,
+        source: Database,
+        target: Database,
+        player: Player,
+        worker: Worker,
+        plan: Plan,
+        operator: Operator | None,
+    ) -> None:
         self._source = source
         self._target = target
         self._player = player
         self._worker = worker
+        self._operator = operator
         self._plan = plan
         self._total = player.left
         self._kills = list(plan.kills)
@@ -122,6 +142,8 @@ class _Migration:
         self._copy()
         self._stream()
         self._catch_up()
+        if self._operator is not None:
+            self._settle(self._operator)
 
     def _play(self, until: int) -> None:
         """Play until so many statements are left."""
@@ -166,7 +188,28 @@ class _Migration:
     def _assert_well(self) -> None:
         """An error that stops the worker, or that it waits with, will not pass by itself."""
         assert self._worker.running, "the worker ended"
-        assert '"level": "error"' not in self._worker.log, "the worker cannot go on"
+        if self._operator is not None:
+            self._operator.look()
+        else:
+            assert '"level": "error"' not in self._worker.log, "the worker cannot go on"
+
+    def _settle(self, operator: Operator) -> None:
+        """What comes again because of a deploy may take a while, and what nobody writes to waits for a question."""
+        started = asked = time.monotonic()
+        while (problem := self._problem()) is not None:
+            self._assert_well()
+            if time.monotonic() > started + _SETTLED_WITHIN:
+                raise TimeoutError(f"not equal within {_SETTLED_WITHIN:g} s: {problem}")
+            if time.monotonic() > asked + _ASKED_AFTER:
+                operator.ask()
+                asked = time.monotonic()
+            time.sleep(0.5)
+
+    def _problem(self) -> str | None:
+        try:
+            return differences(self._source, self._target)[1]
+        except SchemaMismatchError as error:
+            return str(error)  # a column that is not there yet
 
     def _restart(self) -> None:
         self._assert_well()

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from random import Random
 from typing import Final
 
+from tests.torture.deploys import Deploys
 from tests.torture.model import Role, Statement, Table, Transaction, literal, mostly
 from tests.torture.statements import Writer
 
@@ -14,15 +15,23 @@ _OPEN_AT_ONCE: Final = 3
 
 
 class Transactions:
-    """Invents the transactions of one case; ``seed`` makes the names of prepared ones its own."""
+    """Invents the transactions of one case; ``seed`` makes the names of prepared ones its own.
 
-    def __init__(self, random: Random, seed: int, tables: Sequence[Table]) -> None:
+    With ``deploys``, which share the ``tables``, some change the schema.
+    """
+
+    def __init__(self, random: Random, seed: int, tables: list[Table], deploys: Deploys | None = None) -> None:
         self._random = random
         self._seed = seed
         self._tables = tables
-        referred = {table.refers_to for table in tables}
-        self._strict = [t for t in tables if not (t.lax or t.refers_to or t.sql in referred)]
+        self._deploys = deploys
         self._prepared = 0
+
+    @property
+    def _strict(self) -> list[Table]:
+        """Tables whose rows are held together by nothing that session_replication_role turns off."""
+        referred = {table.refers_to for table in self._tables}
+        return [t for t in self._tables if not (t.lax or t.refers_to or t.sql in referred)]
 
     def first(self) -> Transaction:
         """Rows for most tables."""
@@ -35,6 +44,8 @@ class Transactions:
 
     def any(self) -> Transaction:
         """A transaction of any kind."""
+        if self._deploys is not None and mostly(self._random, 0.25):
+            return self._deploying(self._deploys)
         if self._strict and mostly(self._random, 0.05):
             return self._posing()
         statements = list(self._statements(self._tables, self._random.randint(1, 6)))
@@ -52,6 +63,19 @@ class Transactions:
         return Transaction(
             (Statement("BEGIN"), *_guarded([Writer(self._random, table).fill(150)] * 2), Statement("COMMIT"))
         )
+
+    def _deploying(self, deploys: Deploys) -> Transaction:
+        """A change of the schema, alone or among changes of rows, some of which need it; it may be rolled back."""
+        if mostly(self._random, 0.5):
+            return Transaction((deploys.any(),))
+        former = list(self._tables)
+        before = list(self._statements(self._tables, self._random.randint(0, 2)))
+        between = [deploys.any() for _ in range(self._random.choice((1, 1, 2)))]
+        after = list(self._statements(self._tables, self._random.randint(0, 2)))
+        end = self._end()
+        if any(statement.sql.startswith("ROLLBACK") for statement in end):
+            self._tables[:] = former
+        return Transaction((Statement("BEGIN"), *_guarded([*before, *between, *after]), *end))
 
     def _statements(self, among: Sequence[Table], count: int) -> Iterator[Statement]:
         # a few tables at a time: so changes of the same rows meet in one transaction

@@ -64,6 +64,21 @@ def test_sequences_are_matched_by_the_column_that_owns_them_before_their_name() 
     assert found.pairs == ((_OWNED, renamed),)
 
 
+def test_sequences_that_one_column_owns_are_matched_by_their_names() -> None:
+    """Given a serial column that became an identity and kept its first sequence, then each has a twin of its own."""
+    second = _OWNED._replace(oid=20, name="a_id_seq1")
+    first_there, second_there = _OWNED._replace(oid=30), second._replace(oid=31)
+    for target in ([first_there, second_there], [second_there, first_there]):
+        found = pair([_OWNED, second], target, {A}, SchemaMode.COPY)
+        assert found.pairs == ((_OWNED, first_there), (second, second_there))
+
+
+def test_a_second_sequence_of_a_column_stands_in_the_way_if_the_target_has_one() -> None:
+    second = _OWNED._replace(oid=20, name="a_id_seq1")
+    found = pair([_OWNED, second], [_OWNED._replace(oid=30)], {A}, SchemaMode.COPY)
+    assert (len(found.pairs), found.missing) == (1, (second.title,))
+
+
 def test_sequences_of_tables_that_are_not_migrated_are_left_alone() -> None:
     found = pair([_OWNED], [_OWNED], set(), SchemaMode.COPY)
     assert (found.pairs, found.left_out) == ((), (_OWNED.title,))
@@ -78,6 +93,15 @@ def test_a_sequence_that_the_target_lacks_stands_in_the_way() -> None:
 def test_a_schema_of_the_users_own_may_do_without_a_free_sequence() -> None:
     found = pair([_FREE], [], {A}, SchemaMode.EXISTING)
     assert (found.missing, found.left_out) == ((), (_FREE.title,))
+
+
+def test_a_sequence_of_the_targets_own_stands_in_the_way_unless_it_has_a_twin() -> None:
+    """Given a target of the user's making whose column counts by itself, the source's by a free sequence."""
+    assert pair([_OWNED], [_OWNED], {A}, SchemaMode.EXISTING).unpaired == ()
+    assert pair([_FREE], [_OWNED], {A}, SchemaMode.COPY).unpaired == ()
+    found = pair([_FREE], [_OWNED], {A}, SchemaMode.EXISTING)
+    (obstacle,) = compare_sequences(found, {})
+    assert "where public.a_id_seq of the target has to go on" in obstacle.message
 
 
 def test_a_value_beyond_the_targets_range_stands_in_the_way() -> None:
