@@ -17,7 +17,7 @@ from replicator.config import Settings
 from replicator.control import Migration
 from replicator.errors import CleanupError, Side, SlotBusyError
 from replicator.exclusive import only_command
-from replicator.model import Phase, SchemaMode, TableName
+from replicator.model import FENCE, Phase, SchemaMode, TableName
 from replicator.postgres import Connection, connected, describe, reporting
 from replicator.source import fence
 from replicator.source.publication import changed_identities, drop_publications, set_identities
@@ -144,7 +144,11 @@ async def _tell_strangers(source: Connection) -> None:
     for slot in slots:
         log.warning("left alone: a slot that this target does not know", slot=slot, remedy="pg_drop_replication_slot")
     if owner is not None:
-        log.warning("left alone: the fence of a migration that this target does not know", migration=owner)
+        log.warning(
+            "left alone: the fence of a migration that this target does not know: the source may be closed",
+            migration=owner,
+            remedy=f"Run on the source, if that target is gone for good: DROP SCHEMA {FENCE} CASCADE",
+        )
 
 
 # --- the source -------------------------------------------------------------------------------------------------------

@@ -70,7 +70,9 @@ class _Name(NamedTuple):
     name: str
 
 
-class _View(NamedTuple):
+class View(NamedTuple):
+    """A materialized view of the target; one that is not ``populated`` cannot be read."""
+
     schema: str
     name: str
     populated: bool
@@ -112,19 +114,19 @@ async def comment(target: Connection, items: Iterable[Deferred]) -> list[str]:
 
 async def refresh(target: Connection, items: Iterable[Deferred]) -> list[str]:
     """Fill the materialized views anew, in the order in which they depend on each other."""
-    failures = await _fill(target, await fetch(target, _View, _MATERIALIZED, [control.SCHEMA]))
+    failures = await fill(target, await fetch(target, View, _MATERIALIZED, [control.SCHEMA]))
     if not failures:
         await control.mark_deferred(target, [item.position for item in items if item.kind == REFRESH])
     return failures
 
 
-async def fill_empty_views(target: Connection) -> list[str]:
-    """Fill those materialized views that nobody could read yet, so that the app can from its first query on."""
-    views = await fetch(target, _View, _MATERIALIZED, [control.SCHEMA])
-    return await _fill(target, [view for view in views if not view.populated])
+async def empty_views(target: Connection) -> list[View]:
+    """The materialized views that nobody could read yet: filled, the app can from its first query on."""
+    return [view for view in await fetch(target, View, _MATERIALIZED, [control.SCHEMA]) if not view.populated]
 
 
-async def _fill(target: Connection, views: Iterable[_View]) -> list[str]:
+async def fill(target: Connection, views: Iterable[View]) -> list[str]:
+    """Fill views in this order, which is that of their needs; return what failed."""
     failures = []
     for view in views:
         statement = sql.SQL("REFRESH MATERIALIZED VIEW {}").format(sql.Identifier(view.schema, view.name))

@@ -188,7 +188,7 @@ class _Run:
 
     async def _complete_schema(self, items: list[Deferred]) -> Detail:
         omitted = (await self._steps())[Step.POINT_OF_NO_RETURN.recorded_name].get("omitted", ())
-        window = [item for item in schema.window(items) if item.position not in omitted]
+        window = [item for item in schema.window(items) if [item.kind, item.schema, item.name] not in omitted]
         failures = await schema.run(self.target, window, omit_failing=self.omit_failing)
         return {"statements": len(window), "left_out": [str(failure) for failure in failures]}
 

@@ -17,7 +17,7 @@ from replicator.cutover import finish
 from replicator.cutover.drain import Marker, require_worker, wait_applied, write_marker
 from replicator.cutover.fence import fence_patiently
 from replicator.cutover.plan import UNDOABLE, Step
-from replicator.cutover.preflight import Survey, inventory, migrated, survey
+from replicator.cutover.preflight import Survey, definitions, inventory, migrated, survey
 from replicator.cutover.report import Report
 from replicator.cutover.sequences import Value, align, copy_values
 from replicator.cutover.sides import on
@@ -27,6 +27,7 @@ from replicator.model import Phase
 from replicator.postgres import Connection, endpoint
 from replicator.source import fence as barrier
 from replicator.source.fence import Fence
+from replicator.source.writes import wait_until_reported
 
 _READY_SHARE: Final = 0.5
 """Of the fence's time, that the worker may be behind before the fence is raised."""
@@ -57,9 +58,12 @@ class Switch:
         """Find what stands in the way, and get everything ready that can be ready before the fence."""
         await self.examine()
         with on(Side.TARGET, "filling materialized views"):
-            empty = await finish.fill_empty_views(self.target)
-        for line in empty:
+            views = await finish.empty_views(self.target)
+            failures = await finish.fill(self.target, views)
+        for line in failures:
             self.report(f"not filled yet: {line}")
+        if views:
+            await self.examine()  # that may have taken minutes
         with on(Side.SOURCE, "preparing the fence"):
             await barrier.prepare(self.source, self.migration.id)
         with on(Side.TARGET, "recording the phase"):
@@ -123,7 +127,16 @@ class Switch:
     async def _confirm(self) -> Detail:
         """The second marker, and the proof that nothing lies between the two."""
         marker = await write_marker(self.source)
+        if await definitions(self.settings, self.source) != self.survey.definitions:
+            raise CutoverError(
+                "the source's schema has changed since the cutover looked at it",
+                hint="Run `replicator cutover` again: it looks anew.",
+                side=Side.SOURCE,
+            )
         now = await inventory(self.settings, self.migration, self.source, self.target)
+        if any(table.insert_only for table in now.published):
+            with on(Side.SOURCE, "waiting for statistics"):
+                await wait_until_reported(self.source)
         if not self.omit_failing:
             now.obstacles.extend(await look_at_unsent(self.migration, now.published, self.source, self.target))
         now.require_clear()
@@ -151,7 +164,10 @@ class Switch:
     async def _seal(self) -> Detail:
         """Make the fence permanent. If it may have let a write pass before that, fence and drain once more."""
         reason = "another process raised the fence"
-        if self._fence is not None:
+        if self._fence is None:
+            # the fence of that process may be open since long: as before the first one, nothing may stand in the way
+            await self.examine()
+        else:
             tables = migrated(self.survey.published)
             with on(Side.SOURCE, "making the fence permanent"):
                 reason = await barrier.seal(self.source, self._fence, tables, self._destination) or ""

@@ -4,6 +4,8 @@ Source: PostgreSQL documentation, "The Cumulative Statistics System" (pg_stat_al
 reports its counts within seconds, and a crash or a reset begins them anew.
 """
 
+import asyncio
+import time
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, LiteralString, NamedTuple
 
@@ -28,6 +30,19 @@ SELECT coalesce(stats_reset::text, '') FROM pg_catalog.pg_stat_database WHERE da
 """
 
 
+_REPORTED_WITHIN: Final = 11.0
+"""Seconds. A session reports what it counted at the end of a transaction, a second after the last time at the soonest,
+or when it has been idle for ten (pgstat.c, PGSTAT_IDLE_INTERVAL; PostgreSQL 14 waits for its next transaction)."""
+
+_UNREPORTED: Final[LiteralString] = """
+SELECT EXISTS (SELECT FROM pg_catalog.pg_stat_activity
+                WHERE datname = pg_catalog.current_database() AND pid <> pg_catalog.pg_backend_pid()
+                  AND backend_type = 'client backend' AND application_name NOT LIKE 'replicator %%'
+                  AND (state_change > pg_catalog.clock_timestamp() - pg_catalog.make_interval(secs => %s)) IS NOT FALSE)
+"""
+_PAUSE: Final = 0.2
+
+
 class _Count(NamedTuple):
     oid: int
     writes: int
@@ -44,6 +59,16 @@ async def record_writes(source: Connection, target: Connection, tables: Iterable
     before = (await control.read_steps(target)).get(STEP, {"reset": now["reset"], "counts": {}})
     kept = before["counts"] if before["reset"] == now["reset"] else dict.fromkeys(before["counts"], _UNKNOWN)
     await control.record_step(target, STEP, {"reset": now["reset"], "counts": {**kept, **now["counts"]}})
+
+
+async def wait_until_reported(source: Connection) -> None:
+    """Wait until every session must have reported what it wrote before this call, as if nobody wrote any more."""
+    deadline = time.monotonic() + _REPORTED_WITHIN
+    while time.monotonic() < deadline:
+        row = await (await source.execute(_UNREPORTED, [_REPORTED_WITHIN])).fetchone()
+        if row and not row[0]:
+            return
+        await asyncio.sleep(_PAUSE)
 
 
 async def written_since(
