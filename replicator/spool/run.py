@@ -12,7 +12,14 @@ from monitoring.metrics import Metrics
 from replicator import control
 from replicator.config import Settings
 from replicator.control import Migration
-from replicator.errors import ReplicatorError, Side, SlotBusyError, TransientError
+from replicator.errors import (
+    ReplicatorError,
+    ServerUnavailableError,
+    Side,
+    SlotBusyError,
+    TooManyConnectionsError,
+    TransientError,
+)
 from replicator.incoming import Incoming
 from replicator.lag import LagTracker
 from replicator.lease import Lease
@@ -29,6 +36,8 @@ log = structlog.get_logger(__name__)
 
 _ATTEMPTS: Final = 3
 """Passing errors in a row after which changes wait for the end of the copy, rather than the spool for the target."""
+
+_PASSING: Final = (TransientError, ServerUnavailableError, TooManyConnectionsError)
 
 _SHARE: Final = 0.2
 """Of max_slot_wal_keep_size: when the slot keeps more than that, spooling begins, and catches up."""
@@ -106,11 +115,13 @@ class Spooling:
             except ReplicatorError as error:
                 if self.incoming.may_go_on_after(error):
                     continue
-                passing = isinstance(error, TransientError)
-                if not self.window.is_used or not (error.waits_for_operator or passing):
+                passing = isinstance(error, _PASSING)
+                if not passing and not (self.window.is_used and error.waits_for_operator):
                     raise
-                failed += passing
-                if passing and failed < _ATTEMPTS:
+                failed += isinstance(error, TransientError)
+                if passing and (failed < _ATTEMPTS or not self.window.is_used):
+                    # the copy's own sessions tell whether a server is away: what they have copied is not given up
+                    log.warning("lost the stream beside the copy, trying again", reason=error.message)
                     await _within(self.settings.status_interval, stop)
                     continue
                 log.warning("changes wait for the end of the copy: the target refuses one", reason=error.message)

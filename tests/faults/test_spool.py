@@ -34,6 +34,10 @@ _RETAINED = """
 SELECT (pg_current_wal_lsn() - restart_lsn) / 1048576, wal_status FROM pg_replication_slots
  WHERE database = current_database()
 """
+_END_STREAM = """
+SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots
+ WHERE database = current_database() AND active_pid IS NOT NULL AND NOT temporary
+"""
 
 
 def spooled(migration: Migration) -> int:
@@ -199,6 +203,31 @@ def writing(migration: Migration, seed: int) -> Iterator[threading.Event]:
         stop.set()
         thread.join()
         print(*failures, sep="\n")
+
+
+@pytest.mark.fault("source", "ends the stream beside a copy, again and again", "goes on copying what it copied")
+def test_a_stream_that_is_lost_beside_the_copy_costs_the_copy_nothing(
+    source: Database, target: Database, gates: Gates, make_migration: MigrationMaker
+) -> None:
+    """Given a table under way, when the walsender of the slot ends, then the table is not copied from its beginning."""
+    migration = make_migration(source, target, spool="always")
+    add_ballast(source)
+    gates.hold(ROWS)
+    migration.worker.start()
+    gates.wait_reached(ROWS)
+    wait_until(lambda: spooled(migration) > 0, what="the spool is used")
+    before = migration.tables()
+
+    for _ in range(4):
+        wait_until(lambda: source.fetch(_END_STREAM, superuser=True) != [], what="a stream to end")
+    more = spooled(migration)
+    wait_until(lambda: spooled(migration) > more, what="the spool goes on")
+    assert "session lost" not in migration.worker.log
+
+    gates.release()
+    migration.wait_streaming()
+    assert {name: lsn for name, (_, lsn) in migration.tables().items()} == {n: lsn for n, (_, lsn) in before.items()}
+    migration.finish()
 
 
 @pytest.mark.parametrize("seed", [1, *(pytest.param(n, marks=pytest.mark.long) for n in range(2, 12))])
