@@ -5,6 +5,7 @@ Source: PostgreSQL documentation, "System Catalogs" (pg_attrdef, pg_constraint),
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Final, LiteralString, NamedTuple
 
 from psycopg import sql
@@ -16,17 +17,17 @@ from replicator.postgres import Connection, qualified
 
 _COLUMNS: Final[LiteralString] = """
 SELECT n.nspname AS schema, c.relname AS relation, a.attname AS name, a.attnotnull AS required,
-       pg_catalog.pg_get_expr(d.adbin, d.adrelid) AS value
+       pg_catalog.pg_get_expr(d.adbin, d.adrelid) AS value, a.attidentity <> '' AS is_identity
   FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
   JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
   LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
  WHERE c.relkind IN ('r', 'p')
-   AND a.attgenerated = '' AND a.attidentity = '' AND n.nspname = ANY (%s)
+   AND a.attgenerated = '' AND n.nspname = ANY (%s)
 """
 
 _CHECKS: Final[LiteralString] = """
 SELECT n.nspname AS schema, c.relname AS relation, k.conname AS name, false AS required,
-       pg_catalog.pg_get_constraintdef(k.oid) AS value
+       pg_catalog.pg_get_constraintdef(k.oid) AS value, false AS is_identity
   FROM pg_catalog.pg_constraint k
   JOIN pg_catalog.pg_class c ON c.oid = k.conrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
  WHERE k.contype = 'c' AND k.coninhcount = 0 AND n.nspname = ANY (%s)
@@ -74,6 +75,7 @@ class _Attribute(NamedTuple):
     name: str
     required: bool
     value: str | None
+    is_identity: bool
 
     @property
     def table(self) -> TableName:
@@ -127,7 +129,7 @@ async def _read(connection: Connection, query: LiteralString, schemas: Sequence[
 def _columns(ours: _Attributes, theirs: _Attributes) -> Iterator[Entry]:
     for key, our in ours.items():
         their = theirs.get(key)
-        if their is None:
+        if their is None or our.is_identity or their.is_identity:
             continue
         if our.value is None and their.value is not None:
             yield our.entry("DEFAULT", "ALTER COLUMN {} DROP DEFAULT{}")
@@ -142,5 +144,20 @@ def _columns(ours: _Attributes, theirs: _Attributes) -> Iterator[Entry]:
 def _checks(ours: _Attributes, theirs: _Attributes, columns: _Attributes) -> Iterator[Entry]:
     there = {column.table for column in columns.values()}
     for key, our in ours.items():
-        if key not in theirs and our.table in there and our.value is not None:
+        if our.table not in there or our.value is None:
+            continue
+        if key not in theirs:
             yield our.entry("CHECK CONSTRAINT", "ADD CONSTRAINT {} {}", our.value)
+        elif theirs[key].value != our.value:
+            drop = our.entry("CHECK CONSTRAINT", "DROP CONSTRAINT {}{}")
+            yield replace(drop, sql=drop.sql + "\n" + our.entry("", "ADD CONSTRAINT {} {}", our.value).sql)
+
+
+async def looser_columns(source: Connection, target: Connection, schemas: Sequence[str]) -> dict[TableName, list[str]]:
+    """By table of both sides, the columns that may be NULL on the source only."""
+    theirs = await _read(target, _COLUMNS, schemas)
+    found: dict[TableName, list[str]] = {}
+    for key, our in (await _read(source, _COLUMNS, schemas)).items():
+        if key in theirs and theirs[key].required and not our.required:
+            found.setdefault(our.table, []).append(our.name)
+    return found

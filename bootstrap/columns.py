@@ -38,7 +38,7 @@ SELECT n.nspname AS schema, c.relname AS relation, a.attname AS name, t.units,
 
 _TARGET: Final[LiteralString] = """
 SELECT n.nspname AS schema, c.relname AS relation, a.attname AS name,
-       pg_catalog.format_type(a.atttypid, a.atttypmod) AS type, a.attgenerated <> '' AS generated,
+       pg_catalog.format_type(a.atttypid, a.atttypmod) AS type,
        a.attnotnull AND NOT a.atthasdef AND a.attidentity = '' AS required
   FROM unnest(%s::text[], %s::text[]) w(schema, name)
   JOIN pg_catalog.pg_namespace n ON n.nspname = w.schema
@@ -135,10 +135,9 @@ class Label(NamedTuple):
 
 
 class TargetColumn(NamedTuple):
-    """A column of the target: its type, whether it is computed, and whether only the source can give it a value."""
+    """A column of the target: its type, and whether only the source can give it a value."""
 
     type: str
-    generated: bool
     required: bool
 
 
@@ -147,7 +146,6 @@ class _Place(NamedTuple):
     relation: str
     name: str | None
     type: str
-    generated: bool
     required: bool
 
 
@@ -178,7 +176,7 @@ async def read_target_columns(
     for row in rows:
         columns = found[TableName(row.schema, row.relation)]
         if row.name is not None:
-            columns[row.name] = TargetColumn(row.type, row.generated, row.required)
+            columns[row.name] = TargetColumn(row.type, row.required)
     return dict(found)
 
 

@@ -6,7 +6,7 @@ body or a COMMENT may hold the same text, so the dump is read token by token.
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from itertools import pairwise
 from typing import Final
@@ -89,6 +89,9 @@ _TOKEN: Final = re.compile(
 _HEADER: Final = re.compile(r" Name: .*; Type: [A-Z ]+; Schema: .*; Owner: -")
 """What looks like a header. Names in it are not quoted, so one may hold what looks like another one's end."""
 
+_ALTER: Final = "\nALTER TABLE "
+_IDENTITY: Final = " REPLICA IDENTITY USING INDEX "
+
 _END: Final = " PostgreSQL database dump complete"
 
 
@@ -143,7 +146,10 @@ def plan_entries(entries: Iterable[Entry]) -> Plan:
         if entry.kind not in _ATTACHED:
             stage = _stage(entry, data_passed)
             data_passed = data_passed or stage in (Stage.AFTER_DATA, Stage.CUTOVER)
-        stages[stage].append(entry)
+        rest, identity = _split_identity(entry)
+        stages[stage].append(rest)
+        if identity is not None:
+            stages[Stage.CUTOVER].append(identity)
         if entry.kind == "MATERIALIZED VIEW":
             refreshes.append(_refresh(entry))
     return Plan(tuple(stages[Stage.BEFORE_DATA]), tuple(stages[Stage.AFTER_DATA]), (*stages[Stage.CUTOVER], *refreshes))
@@ -169,6 +175,17 @@ def _stage(entry: Entry, data_passed: bool) -> Stage:
         hint="Move it to a schema that REPLICATOR_EXCLUDE_SCHEMAS names, or make the schema yourself and set "
         "REPLICATOR_SCHEMA=existing.",
     )
+
+
+def _split_identity(entry: Entry) -> tuple[Entry, Entry | None]:
+    """An index, and what makes it its table's replica identity, if the dump does.
+
+    That takes columns that are NOT NULL, as those that a deploy has made so are only after the cutover.
+    """
+    rest, _, last = entry.sql.rpartition(_ALTER)
+    if entry.kind not in ("INDEX", "CONSTRAINT") or not rest or _IDENTITY not in last:
+        return entry, None
+    return replace(entry, sql=rest.rstrip()), replace(entry, kind="REPLICA IDENTITY", sql=f"{_ALTER.lstrip()}{last}")
 
 
 def _refresh(view: Entry) -> Entry:

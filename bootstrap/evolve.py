@@ -6,6 +6,7 @@ round of its own. The catalog is read as of now, and the stream may be behind: s
 rows have as its default until the cutover, and the target is only ever wider than the changes that are on their way.
 """
 
+import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, LiteralString, NamedTuple
@@ -55,6 +56,7 @@ class Deploy:
     by oid of the source, the target's tables and columns that only the source could give a value, and does not.
     """
 
+    mode: SchemaMode
     changed: Sequence[Changed]
     outdated: Sequence[Changed]
     columns: Sequence[Column]
@@ -64,8 +66,10 @@ class Deploy:
     surplus: Mapping[int, Sequence[tuple[TableName, str]]]
 
     def fits(self, item: Changed) -> bool:
-        """Whether the target has what the table is now, or what its rows need to come again."""
+        """Whether the target has what the table is now, or gets it when the rows come again."""
         there = self.on_target.get(item.table.table)
+        if there is not None and item.before.reused(item.now) and self.mode is SchemaMode.COPY:
+            return True
         if there is None or not all(name in there for name in item.table.columns):
             return False
         if item.before.reused(item.now):
@@ -83,9 +87,9 @@ class Deploy:
         """Whether the target has followed, so that the shape may be recorded."""
         return self.fits(item) and (item.record.table == item.table.table or self.has_moved(item))
 
-    def is_due(self, mode: SchemaMode) -> bool:
+    def is_due(self) -> bool:
         """Whether there is something that the bootstrap can do."""
-        adds = mode is SchemaMode.COPY and bool(self.columns or self.labels)
+        adds = self.mode is SchemaMode.COPY and bool(self.columns or self.labels)
         return adds or any(self.may_settle(item) for item in self.changed)
 
     def shape_of(self, item: Changed) -> Shape:
@@ -162,6 +166,7 @@ async def look(
     there = await read_target_columns(target, names)
     surplus = {table.oid: list(_surplus(table, there.get(table.table, {}), changed)) for table in tables}
     return Deploy(
+        settings.schema_mode,
         changed,
         # a TRUNCATE that is not published is found by the cutover, by the files that were copied
         [i for i in known if i not in changed and i.table.publishes_truncate and i.before.is_outdated(i.now)],
@@ -197,12 +202,7 @@ def _lacking(
     columns: Iterable[Column], there: Mapping[TableName, Mapping[str, object]], changed: Iterable[Changed]
 ) -> list[Column]:
     """The columns to add: one that was only renamed is on the target under its old name."""
-    renamed = {
-        (item.table.oid, after)
-        for item in changed
-        if not item.before.reused(item.now)
-        for _, after in item.before.renamed(item.now)
-    }
+    renamed = {(item.table.oid, after) for item in changed for _, after in item.before.renamed(item.now)}
     return [
         column
         for column in columns
@@ -247,6 +247,19 @@ async def add(target: Connection, epoch: UUID, deploy: Deploy) -> None:
     for column in deploy.columns:
         await _run(target, epoch, column.statement())
         log.info("added a column", table=str(column.table), column=column.name, type=column.type)
+
+
+async def loosen(target: Connection, epoch: UUID, looser: Mapping[TableName, Iterable[str]]) -> None:
+    """Let columns be NULL that may be so on the source; those of a key or an identity stay as they are here."""
+    for table, names in looser.items():
+        for name in names:
+            declared = await declaring_table(target, table, name)
+            with contextlib.suppress(psycopg.errors.InvalidTableDefinition, psycopg.errors.SyntaxError):
+                async with control.under_epoch(target, epoch):
+                    await target.execute(
+                        _alter(declared, "ALTER COLUMN {} DROP NOT NULL", sql.Identifier(name)).encode()
+                    )
+                log.info("a column may be NULL, as on the source", table=str(declared), column=name)
 
 
 async def _run(target: Connection, epoch: UUID, statement: str) -> None:
@@ -296,34 +309,29 @@ async def fit_types(
     tables: Iterable[PublishedTable],
     records: Mapping[TableName, TableRecord],
     shapes: Mapping[int, Shape],
+    looser: Mapping[TableName, Iterable[str]],
 ) -> None:
     """Give columns the type that they have on the source now, within the caller's transaction; the tables are empty.
 
     Rows that are cast to the old type would be changed silently: numerics would be rounded. A column that is inherited
-    is changed where it was declared, for all that inherit it, as on the source. Raises SchemaMismatchError.
+    is changed where it was declared, for all that inherit it, as on the source. ``looser`` columns, and those that the
+    source has no more, may be NULL from now on. Raises SchemaMismatchError.
     """
     begun = [table for table in tables if table.table in records and table.oid in shapes]
     there = await read_target_columns(target, [table.table for table in begun])
     done: set[tuple[TableName, str]] = set()
     for table in begun:
         record, now, columns = records[table.table], shapes[table.oid], there.get(table.table, {})
-        await _release_dropped(target, table.table, record.shape, now, columns)
-        for column in _to_fit(record.shape if record.source_oid == table.oid else None, now):
-            on_target = columns.get(column.name)
-            if on_target is None or (on_target.type == column.type and not on_target.generated):
-                continue
-            declared = await declaring_table(target, table.table, column.name)
-            if (declared, column.name) not in done:
-                await _refit(target, declared, column, on_target)
-            done.add((declared, column.name))
-
-
-def _to_fit(before: Shape | None, now: Shape) -> list[ShapeColumn]:
-    """The columns whose type on the target is none that their values were copied to."""
-    if before is None:
-        return list(now.columns.values())
-    reused = before.reused(now)
-    return [*before.retyped(now), *(column for column in now.columns.values() if column.name in reused)]
+        known = {column.name for column in record.shape.columns.values()} if record.shape is not None else set()
+        gone = known & columns.keys() - {column.name for column in now.columns.values()}
+        await _release(target, table.table, gone.union(looser.get(table.table, ())))
+        before = record.shape if record.source_oid == table.oid else None
+        for column in before.retyped(now) if before is not None else now.columns.values():
+            if column.name in columns and columns[column.name].type != column.type:
+                declared = await declaring_table(target, table.table, column.name)
+                if (declared, column.name) not in done:
+                    await _retype(target, declared, column)
+                done.add((declared, column.name))
 
 
 _IDENTITY_OVER: Final[LiteralString] = """
@@ -342,20 +350,15 @@ SELECT n.nspname, c.relname, k.conname
 """
 
 
-async def _release_dropped(
+async def _release(
     target: Connection,
     table: TableName,
-    before: Shape | None,
-    now: Shape,
-    there: Mapping[str, TargetColumn],
+    names: Iterable[str],
 ) -> None:
-    """Let rows come without the columns that the source has no more; keys over them went with them there."""
-    names = {column.name for column in before.columns.values()} if before is not None else set()
-    for name in sorted(names & there.keys() - {column.name for column in now.columns.values()}):
+    """Let rows come without a value of these columns, which keys of the target may still hold."""
+    for name in sorted(names):
         declared = await declaring_table(target, table, name)
-        with reporting(
-            Side.TARGET, f"letting rows of {table} come without column {name} of the target", SchemaMismatchError
-        ):
+        with reporting(Side.TARGET, f"letting rows of {table} come without a value of {name}", SchemaMismatchError):
             for schema, relation in await (await target.execute(_IDENTITY_OVER, [*table, *declared, name])).fetchall():
                 await target.execute(_alter(TableName(schema, relation), "REPLICA IDENTITY DEFAULT").encode())
             cursor = await target.execute(_KEYS_OVER, [*table, *declared, name])
@@ -365,11 +368,9 @@ async def _release_dropped(
             await target.execute(_alter(declared, "ALTER COLUMN {} DROP NOT NULL", sql.Identifier(name)).encode())
 
 
-async def _refit(target: Connection, table: TableName, column: ShapeColumn, on_target: TargetColumn) -> None:
+async def _retype(target: Connection, table: TableName, column: ShapeColumn) -> None:
     name, kind = sql.Identifier(column.name), sql.SQL(column.type)
     try:
-        if on_target.generated:
-            await target.execute(_alter(table, "ALTER COLUMN {} DROP EXPRESSION", name).encode())
         # by way of text there is a conversion between any two types
         await target.execute(
             _alter(table, "ALTER COLUMN {} TYPE {} USING {}::text::{}", name, kind, name, kind).encode()

@@ -2,10 +2,12 @@
 
 import structlog
 
+from bootstrap.attributes import looser_columns
 from bootstrap.entries import Plan
-from bootstrap.evolve import add, look, settle
+from bootstrap.evolve import add, look, loosen, settle
 from bootstrap.refresh import FOLLOWED_STEP, make_needed
 from bootstrap.schema import STEP as SCHEMA_STEP
+from bootstrap.schema import app_schemas
 from bootstrap.trees import detach_partitions
 from bootstrap.work import Work
 from replicator import control
@@ -26,6 +28,8 @@ async def follow(work: Work, app: str) -> Plan | None:
     if copies and steps.get(FOLLOWED_STEP, {}).get("fingerprint") != app:
         await detach_partitions(work.source, work.target, work.epoch)
         plan = await make_needed(work.settings, work.source, work.target, work.epoch)
+        schemas = await app_schemas(work.source, work.settings)
+        await loosen(work.target, work.epoch, await looser_columns(work.source, work.target, schemas))
     deploy = await look(work.settings, work.source, work.target, published, work.migration.publications)
     if work.makes_schema and (deploy.labels or deploy.columns):
         await add(work.target, work.epoch, deploy)

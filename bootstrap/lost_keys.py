@@ -1,6 +1,6 @@
-"""Keys that only the target has: the app dropped or replaced them on the source, whose rows may contradict them now.
+"""Keys and CHECKs that only the target has: the app dropped or replaced them, and its rows may contradict them now.
 
-They are kept as long as possible, because rows are found by them.
+They are kept until the cutover if that is possible, because rows are found by keys.
 Source: PostgreSQL documentation, "System Catalogs" (pg_index, pg_constraint).
 """
 
@@ -21,15 +21,21 @@ SELECT n.nspname AS schema, c.relname AS relation, i.relname AS name, k.oid IS N
   LEFT JOIN pg_catalog.pg_constraint k
          ON k.conindid = x.indexrelid AND k.conrelid = c.oid AND k.contype IN ('p', 'u', 'x')
  WHERE (x.indisunique OR x.indisexclusion) AND NOT i.relispartition
-   AND NOT starts_with(n.nspname, 'pg_') AND n.nspname <> %s
- ORDER BY n.nspname, c.relname, i.relname
+   AND NOT starts_with(n.nspname, 'pg_') AND n.nspname <> %(control)s
+UNION ALL
+SELECT n.nspname, c.relname, k.conname, true
+  FROM pg_catalog.pg_constraint k
+  JOIN pg_catalog.pg_class c ON c.oid = k.conrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+ WHERE k.contype = 'c' AND k.coninhcount = 0
+   AND NOT starts_with(n.nspname, 'pg_') AND n.nspname <> %(control)s
+ ORDER BY 1, 2, 3
 """
 _DEFINITIONS: Final[LiteralString] = """
 SELECT n.nspname, c.relname, k.conname, pg_catalog.pg_get_constraintdef(k.oid)
   FROM pg_catalog.pg_constraint k
   JOIN pg_catalog.pg_class c ON c.oid = k.conrelid AND c.relkind = 'r' AND NOT c.relispartition
   JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
- WHERE k.contype IN ('p', 'u') AND NOT starts_with(n.nspname, 'pg_')
+ WHERE k.contype IN ('p', 'u', 'x', 'c') AND NOT starts_with(n.nspname, 'pg_')
 """
 _TABLES: Final[LiteralString] = """
 SELECT n.nspname, c.relname
@@ -64,9 +70,14 @@ class _Key(NamedTuple):
         return sql.SQL("DROP INDEX {}").format(sql.Identifier(self.schema, self.name)).as_string()
 
 
-async def lost_keys(source: Connection, target: Connection) -> dict[TableName, list[str]]:
-    """By table of both sides, the statements that drop from the target the unique keys that the source has no more."""
-    ours = {(key.table, key.name) for key in await _read(source)} - (await replaced_keys(source, target)).keys()
+async def lost_keys(source: Connection, target: Connection, *, replaced: bool = True) -> dict[TableName, list[str]]:
+    """By table of both sides, the statements that drop from the target what the source has no more.
+
+    Unique keys, exclusions and CHECKs; with ``replaced``, those as well that are others now under the same name.
+    """
+    ours = {(key.table, key.name) for key in await _read(source)}
+    if replaced:
+        ours -= (await replaced_keys(source, target)).keys()
     tables = {TableName(*row) for row in await (await source.execute(_TABLES)).fetchall()}
     found: dict[TableName, list[str]] = {}
     for key in await _read(target):
@@ -85,7 +96,7 @@ async def lost_keys_above(source: Connection, target: Connection) -> dict[TableN
 
 
 async def replaced_keys(source: Connection, target: Connection) -> dict[tuple[TableName, str], str]:
-    """The primary and unique keys that have other columns on the target, by table and name; each with what drops it."""
+    """The keys and CHECKs that are others on the target, by table and name; each with what drops it."""
     ours, theirs = await _definitions(source), await _definitions(target)
     drop = sql.SQL("ALTER TABLE {} DROP CONSTRAINT IF EXISTS {};\n")
     return {
@@ -101,5 +112,5 @@ async def _definitions(connection: Connection) -> dict[tuple[TableName, str], st
 
 
 async def _read(connection: Connection) -> list[_Key]:
-    cursor = await connection.cursor(row_factory=class_row(_Key)).execute(_KEYS, [control.SCHEMA])
+    cursor = await connection.cursor(row_factory=class_row(_Key)).execute(_KEYS, {"control": control.SCHEMA})
     return await cursor.fetchall()

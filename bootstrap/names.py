@@ -3,7 +3,8 @@
 Once a table is copied, its changes come under the old names first, so it waits for the stream to get there.
 """
 
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import LiteralString
 from uuid import UUID
 
@@ -20,11 +21,20 @@ from replicator.control import TableRecord
 from replicator.errors import SchemaMismatchError, Side, SourceError
 from replicator.model import TableName, TableState
 from replicator.postgres import Connection, qualified, reporting
+from replicator.shape import Shape
 
 log = structlog.get_logger(__name__)
 
-Renamed = list[tuple[PublishedTable, TableRecord, list[tuple[str, str]]]]
-"""Tables, with their records and the old and new names of their columns."""
+
+@dataclass(frozen=True, slots=True)
+class _Renamed:
+    """A table with its record, and what has to happen to its columns: gone ones have left their names to others."""
+
+    table: PublishedTable
+    record: TableRecord
+    shape: Shape
+    gone: Sequence[str]
+    columns: Sequence[tuple[str, str]]
 
 
 async def follow_names(
@@ -36,7 +46,9 @@ async def follow_names(
     published: Sequence[PublishedTable],
     publications: Sequence[str],
 ) -> None:
-    """Rename tables and columns that are not copied yet, and renew the keys that wait for their rows.
+    """Rename tables and columns that are not copied yet, or come again, and renew the keys that wait for their rows.
+
+    A column whose name is another one's now is dropped, if it is not renamed: the other one is added with the rows.
 
     Raises SchemaMismatchError for a name that the target refuses.
     """
@@ -44,11 +56,11 @@ async def follow_names(
     if not renamed:
         return
     plan, owners = await dump_app(settings, source, None), await owners_of(source)
-    tables = {table.table for table, _, _ in renamed}
+    tables = {item.table.table for item in renamed}
     async with control.under_epoch(target, epoch):
         with reporting(Side.TARGET, "following new names of the source", SchemaMismatchError):
-            for table, record, columns in renamed:
-                await _rename(target, table, record, columns)
+            for item in renamed:
+                await _rename(target, item)
         waiting = {(item.kind, item.schema, item.name) for item in await control.read_keys(target)}
         await control.forget_keys(target)
         # a table that comes again has its keys
@@ -64,7 +76,7 @@ async def follow_names(
 
 async def _renamed(
     source: Connection, target: Connection, published: Iterable[PublishedTable], publications: Sequence[str]
-) -> Renamed:
+) -> list[_Renamed]:
     waits = {
         record.source_oid: record
         for record in (await control.read_tables(target)).values()
@@ -74,35 +86,43 @@ async def _renamed(
     there = await read_target_columns(target, [*(r.table for r in waits.values()), *(t.table for t in tables)])
     with reporting(Side.SOURCE, "reading the shapes of tables", SourceError):
         shapes = await read_shapes(source, tables, publications)
-    found: Renamed = []
+    found = []
     for table in tables:
         record, now = waits[table.oid], shapes.get(table.oid)
         if record.shape is None or now is None or record.table not in there:
             continue
-        columns = [(a, b) for a, b in record.shape.renamed(now) if _may_become(a, b, there[record.table])]
-        if columns or _may_become(record.table, table.table, there):
-            found.append((table, record, columns))
+        on_target = there[record.table]
+        gone = [name for name in record.shape.left_to_others(now) if name in on_target]
+        columns = [(a, b) for a, b in record.shape.renamed(now) if a in on_target and a not in gone]
+        if gone or columns or (record.table != table.table and table.table not in there):
+            found.append(_Renamed(table, record, record.shape.named_as(now), gone, columns))
     return found
 
 
-def _may_become(before: object, after: object, there: Container[object]) -> bool:
-    return before != after and before in there and after not in there
-
-
-async def _rename(
-    target: Connection, table: PublishedTable, record: TableRecord, columns: Iterable[tuple[str, str]]
-) -> None:
-    for before, after in columns:
-        declared = await declaring_table(target, record.table, before)
-        if before in (await read_target_columns(target, [declared])).get(declared, {}):  # else by another leaf
-            await _alter(target, declared, "RENAME COLUMN {} TO {}", before, after)
-    old, new = record.table, table.table
+async def _rename(target: Connection, item: _Renamed) -> None:
+    """Columns first, by way of names that nothing has: they may have exchanged theirs. Recorded, so that it is once."""
+    old, new = item.record.table, item.table.table
+    steps = [(name, f"replicator_renamed_{number}") for number, (name, _) in enumerate(item.columns)]
+    for name in item.gone:
+        await _alter_column(target, old, "DROP COLUMN {}", name)
+    for name, temporary in steps:
+        await _alter_column(target, old, "RENAME COLUMN {} TO {}", name, temporary)
+    for (_, temporary), (_, name) in zip(steps, item.columns, strict=True):
+        await _alter_column(target, old, "RENAME COLUMN {} TO {}", temporary, name)
+    await control.set_shape(target, old, item.shape)
     if old.name != new.name:
         await _alter(target, old, "RENAME TO {}", new.name)
     if old.schema != new.schema:
         await _alter(target, TableName(old.schema, new.name), "SET SCHEMA {}", new.schema)
     if old != new:
         await control.rename_table(target, old, new)
+
+
+async def _alter_column(target: Connection, table: TableName, action: LiteralString, *names: str) -> None:
+    """Change a column where it was declared, unless another leaf's turn has done it."""
+    declared = await declaring_table(target, table, names[0])
+    if names[0] in (await read_target_columns(target, [declared])).get(declared, {}):
+        await _alter(target, declared, action, *names)
 
 
 async def _alter(target: Connection, table: TableName, action: LiteralString, *names: str) -> None:

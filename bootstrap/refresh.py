@@ -13,7 +13,7 @@ import structlog
 
 from bootstrap.attributes import different_attributes
 from bootstrap.entries import Entry, Plan, header_name
-from bootstrap.lost_keys import replaced_keys
+from bootstrap.lost_keys import lost_keys, replaced_keys
 from bootstrap.making import make_entries, make_schema
 from bootstrap.schema import OWNED_KINDS, app_schemas, dump_app, key_statements, owners_of
 from bootstrap.sequences import rename_sequences
@@ -157,7 +157,15 @@ async def note_rest(
 
 async def refresh_deferred(settings: Settings, source: Connection, target: Connection, plan: Plan) -> None:
     """Let the cutover make what the source has now; what it has made stays made."""
-    entries = [*await different_attributes(source, target, await app_schemas(source, settings)), *plan.cutover]
+    entries = [
+        *await different_attributes(source, target, await app_schemas(source, settings)),
+        *(
+            Entry("DROPPED KEY", table.schema, f"{table.name}: {drop}", f"{drop};")
+            for table, drops in (await lost_keys(source, target, replaced=False)).items()
+            for drop in drops
+        ),
+        *plan.cutover,
+    ]
     async with target.transaction():
         await _replace_deferred(target, entries)
 

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 
 import structlog
 
+from bootstrap.attributes import different_identities, looser_columns
 from bootstrap.columns import read_target_columns
 from bootstrap.evolve import add, fit_types, look
 from bootstrap.existing import may_replicate, silence
@@ -24,7 +25,7 @@ from bootstrap.places import (
     set_logged,
 )
 from bootstrap.refresh import make_needed
-from bootstrap.schema import copy_schema, copy_tables_schema
+from bootstrap.schema import app_schemas, copy_schema, copy_tables_schema
 from bootstrap.snapshot import Keeper, keep_snapshot
 from bootstrap.work import Work, needing_round
 from replicator import control
@@ -124,14 +125,14 @@ class Round:
         there = await read_target_columns(self._work.target, [table.table for table in tables])
         replica = await may_replicate(self._work.target)
         with reporting(Side.SOURCE, "looking at the source's keys", SourceError):
-            lost = await lost_keys(self._work.source, self._work.target) if begun and self._work.makes_schema else {}
+            lifted, looser = await self._lifted() if begun and self._work.makes_schema else ({}, {})
         async with control.under_epoch(self._work.target, self._work.epoch):
             await empty(self._work.target, left, replica=replica)
             await forget_left(self._work.target, [table.table for table in begun])
-            for drop in (drop for table in begun for drop in lost.get(table.table, ())):
-                await self._work.target.execute(drop.encode())  # rows that come again may contradict it
+            for statement in (statement for table in begun for statement in lifted.get(table.table, ())):
+                await self._work.target.execute(statement.encode())  # rows that come again may contradict what is there
             if self._work.makes_schema:
-                await fit_types(self._work.target, tables, records, shapes)
+                await fit_types(self._work.target, tables, records, shapes, looser)
             await control.add_tables(
                 self._work.target,
                 [
@@ -145,6 +146,14 @@ class Round:
             {name: record.state for name, record in records.items()}
             | dict.fromkeys((table.table for table in tables), TableState.PENDING)
         )
+
+    async def _lifted(self) -> tuple[dict[TableName, list[str]], dict[TableName, list[str]]]:
+        """By table, what makes keys and identities those of the source, and the columns that may be NULL there."""
+        source, target = self._work.source, self._work.target
+        schemas = await app_schemas(source, self._work.settings)
+        lost, identities = await lost_keys(source, target), await different_identities(source, target, schemas)
+        statements = {table: [*lost.get(table, ()), *identities.get(table, ())] for table in {*lost, *identities}}
+        return statements, await looser_columns(source, target, schemas)
 
     async def _make_places(self, keeper: Keeper, tables: Sequence[PublishedTable], *, replica: bool) -> None:
         """Give every table its place, and make sure that it is whole and empty."""

@@ -7,6 +7,7 @@ stream alone: the session tries again at a slow pace, while its pulse shows that
 
 import asyncio
 import contextlib
+import re
 import time
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from typing import Any
@@ -40,7 +41,7 @@ from replicator.incoming import Incoming
 from replicator.lag import LagTracker
 from replicator.lease import Lease
 from replicator.lsn import INVALID, Lsn, format_lsn
-from replicator.model import Phase
+from replicator.model import Phase, TableName
 from replicator.postgres import Connection, connected, reporting, translate
 from replicator.pulse import Counters, Pulse
 from replicator.source.slot import read_wal_end
@@ -102,25 +103,24 @@ class Session:
     async def _may_follow(self, error: ReplicatorError) -> bool:
         """Whether the bootstrap can make the target fit; if not, the error tells the statements that do."""
         deploy = await self._look()
-        if self._followed != (error.what, deploy.columns, deploy.labels) and deploy.is_due(self._settings.schema_mode):
+        if self._followed != (error.what, deploy.columns, deploy.labels) and deploy.is_due():
             self._followed = (error.what, deploy.columns, deploy.labels)
             return True
         sent = error.sent if isinstance(error, SchemaMismatchError) else None
         oid = None if sent is None else sent.oid
         if (sent or isinstance(error, ApplyError)) and (remedies := deploy.remedies(oid, sent)):
             error.hint = _to_run(remedies)
-        if isinstance(error, DivergenceError) and (remedies := await self._lost_keys(error)):
+        is_refused = isinstance(error, DivergenceError) or psycopg.errors.CheckViolation.__name__ in error.message
+        if is_refused and (remedies := await self._lost_keys(error)):
             error.hint = _to_run(remedies)
         return False
 
-    async def _lost_keys(self, error: DivergenceError) -> list[str]:
-        """What drops the keys that the source has no more from the table of an error."""
+    async def _lost_keys(self, error: ReplicatorError) -> list[str]:
+        """What drops the keys and CHECKs that the source has no more from the table of an error."""
         async with connected(self._settings.target, Side.TARGET, "worker schema") as target:
             with reporting(Side.SOURCE, "looking at the source's keys", SourceError):
                 found = await lost_keys_above(self._source, target)
-        return [
-            statement for table, drops in found.items() if f"{table} " in f"{error.message} " for statement in drops
-        ]
+        return [statement for table, drops in found.items() if _names(error, table) for statement in drops]
 
     async def _look(self) -> Deploy:
         migration = await control.read_migration(self._lease.connection)
@@ -195,7 +195,7 @@ class Session:
                     return
             if lags_behind and now - rechecked_at >= self._settings.recheck_interval:
                 rechecked_at = now
-                if (await self._look()).is_due(self._settings.schema_mode):
+                if (await self._look()).is_due():
                     return
 
     async def _make_rest(self) -> bool:
@@ -230,6 +230,10 @@ class Session:
             stream = await stack.enter_async_context(self._incoming.open(migration, lambda: target.progress))
             log.info("streaming", slot=migration.slot, from_lsn=format_lsn(target.progress))
             yield Flow(stream, target, self._metrics, self._counters, self._pulse.lag)
+
+
+def _names(error: ReplicatorError, table: TableName) -> bool:
+    return re.search(re.escape(str(table)) + r"(?![\w$])", error.message) is not None
 
 
 def _to_run(statements: Sequence[str]) -> str:

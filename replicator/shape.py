@@ -98,6 +98,19 @@ class Shape:
         before = {column.name: number for number, column in self.columns.items()}
         return frozenset(c.name for n, c in now.columns.items() if before.get(c.name, n) != n or c.name in self.others)
 
+    def left_to_others(self, now: Self) -> frozenset[str]:
+        """The reused names whose former column has no name any more, on the source."""
+        return self.reused(now) - {before for before, _ in self.renamed(now)}
+
+    def named_as(self, now: Self) -> Self:
+        """With the columns' names of now, as the target has them once it was renamed."""
+        columns = {
+            n: replace(column, name=now.columns[n].name) if n in now.columns else column
+            for n, column in self.columns.items()
+            if column.name not in self.left_to_others(now)
+        }
+        return replace(self, columns=columns, others=self.others - self.left_to_others(now))
+
     def altered(self, now: Self) -> bool:
         """Whether a column was altered in any way, which may have given it other values of the same type."""
         return any(self.columns[n].version != c.version for n, c in now.columns.items() if n in self.columns)

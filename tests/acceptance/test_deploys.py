@@ -3,6 +3,7 @@
 from functools import partial
 from typing import Any, Final
 
+import psycopg
 import pytest
 
 from replicator.errors import SchemaMismatchError
@@ -13,6 +14,7 @@ from tests.fixtures.waiting import wait_until
 from tests.fixtures.worker import WorkerMaker, run_command, wait_caught_up, wait_for_phase
 
 RENAME: Final = "ALTER TABLE notes RENAME COLUMN"
+DROP: Final = 'ALTER TABLE "public"."notes" DROP COLUMN "extra"'
 
 
 @pytest.fixture
@@ -288,6 +290,104 @@ def test_what_comes_besides_columns_is_there_after_the_cutover(migration: Migrat
         migration.target.value("SELECT count(*) FROM pg_constraint WHERE conname IN ('body_given', 'graded_note_fkey')")
         == 2
     )
+
+
+LIMITED: Final = """
+CREATE TABLE limited (id int PRIMARY KEY, n int CONSTRAINT low CHECK (n < 10), code int CONSTRAINT once UNIQUE,
+  kind text CONSTRAINT known CHECK (kind IN ('a', 'b')), must text NOT NULL);
+INSERT INTO limited VALUES (1, 1, 1, 'a', 'x')
+"""
+WIDENED: Final = """
+ALTER TABLE limited DROP CONSTRAINT low, DROP CONSTRAINT once, ALTER must DROP NOT NULL, DROP CONSTRAINT known,
+  ADD CONSTRAINT known CHECK (kind IN ('a', 'b', 'c'))
+"""
+
+
+def test_limits_that_the_app_lifts_are_lifted_by_the_cutover(
+    source: Database, target: Database, make_migration: MigrationMaker
+) -> None:
+    """Given keys, CHECKs and NOT NULLs that a deploy drops or replaces, then the target takes what the source would."""
+    migration = make_migration(source, target, rows=50, schema_interval=0.3)
+    source.execute(LIMITED)
+    migration.start()
+
+    source.execute(WIDENED)
+    migration.finish()
+
+    target.execute("INSERT INTO limited VALUES (2, 100, 1, 'c', NULL)")
+    with pytest.raises(psycopg.errors.CheckViolation):
+        target.execute("INSERT INTO limited VALUES (3, 1, 1, 'd', NULL)")
+
+
+def test_rows_beyond_a_limit_that_the_app_has_lifted_wait_for_the_statement(
+    source: Database, target: Database, make_migration: MigrationMaker
+) -> None:
+    """Given rows that only the source takes by now, then the worker tells what drops the limit; NULLs just arrive."""
+    migration = make_migration(source, target, rows=50, schema_interval=0.3, recheck_interval=0.5)
+    source.execute(LIMITED)
+    migration.start()
+
+    source.execute(WIDENED)
+    wait_until(lambda: "a column may be NULL" in migration.worker.log, what="the column")
+    source.execute("INSERT INTO limited VALUES (2, 2, 2, 'a', NULL)")
+    wait_until(lambda: target.fetch("SELECT FROM limited WHERE id = 2") != [], what="the row")
+    assert "waiting until" not in migration.worker.log
+    source.execute("INSERT INTO limited VALUES (3, 100, 3, 'c', NULL)")
+
+    run_remedy(migration)
+    migration.assert_equal()
+
+
+def test_statements_for_a_partition_name_the_table_that_its_columns_come_from(
+    source: Database, target: Database, make_migration: MigrationMaker
+) -> None:
+    """Given a column of a partitioned table, when it is renamed and another is dropped, then the remedy works."""
+    migration = make_migration(source, target, rows=50, schema_interval=0.3, recheck_interval=0.5)
+    source.execute(
+        "CREATE TABLE parts (id int PRIMARY KEY, body text, extra int NOT NULL) PARTITION BY RANGE (id);"
+        "CREATE TABLE parts_1 PARTITION OF parts FOR VALUES FROM (0) TO (10); INSERT INTO parts VALUES (1, 'a', 1)"
+    )
+    migration.start()
+
+    source.execute("ALTER TABLE parts RENAME COLUMN body TO content; ALTER TABLE parts DROP COLUMN extra")
+    source.execute("INSERT INTO parts VALUES (2, 'b')")
+
+    assert 'ALTER TABLE "public"."parts" RENAME COLUMN' in waits(migration)
+    run_remedy(migration)
+    migration.assert_equal()
+
+
+def test_only_what_the_stream_has_come_to_is_asked_for(migration: Migration) -> None:
+    """Given two changes while the worker was away, then each is asked for at its place: rows lie between them."""
+    migration.worker.kill()
+    migration.source.execute("ALTER TABLE notes DROP COLUMN extra")
+    migration.source.execute("INSERT INTO notes VALUES (101, 'between', 'sad')")
+    migration.source.execute("ALTER TABLE notes RENAME COLUMN body TO content")
+    migration.source.execute("INSERT INTO notes VALUES (102, 'after', 'sad')")
+    migration.worker.start()
+
+    assert waits(migration) == f"Run on the target: {DROP}; the worker goes on by itself then."
+    run_remedy(migration)
+    wait_until(lambda: "RENAME COLUMN" in waits(migration), what="the second statement")
+    run_remedy(migration)
+
+    migration.assert_equal()
+
+
+def test_a_column_that_came_before_its_table_was_renamed_arrives(migration: Migration) -> None:
+    """Given both while the worker was away, then the column is added to the table as it is called on the target."""
+    migration.worker.kill()
+    migration.source.execute(
+        "ALTER TABLE notes ADD COLUMN more text; INSERT INTO notes VALUES (101, 'a', 1, 'sad', 'x')"
+    )
+    migration.source.execute("ALTER TABLE notes RENAME TO remarks")
+    migration.source.execute("INSERT INTO remarks VALUES (102, 'b', 1, 'sad', 'y')")
+    migration.worker.start()
+
+    run_remedy(migration)
+
+    migration.assert_equal()
+    assert migration.target.fetch("SELECT more FROM remarks WHERE id > 100 ORDER BY id") == [("x",), ("y",)]
 
 
 def test_a_quiet_table_of_another_shape_keeps_the_cutover_from_beginning(migration: Migration) -> None:

@@ -24,6 +24,7 @@ from tests.torture.surroundings import surround
 _TIMEOUT: Final = 120.0
 _SETTLED_WITHIN: Final = 40.0
 _ASKED_AFTER: Final = 5.0
+_LOOKED_AT_WITHIN: Final = 2.0
 _WATCHFUL: Final = {"schema_interval": 0.3, "recheck_interval": 0.5}
 _AT_ONCE: Final = 5
 """Statements between two looks at the worker."""
@@ -196,7 +197,8 @@ class _Migration:
     def _settle(self, operator: Operator) -> None:
         """What comes again because of a deploy may take a while, and what nobody writes to waits for a question."""
         started = asked = time.monotonic()
-        while (problem := self._problem()) is not None:
+        # twice: what is equal may be about to come again
+        while (problem := self._problem()) is not None or (problem := self._problem_soon()) is not None:
             self._assert_well()
             if time.monotonic() > started + _SETTLED_WITHIN:
                 raise TimeoutError(f"not equal within {_SETTLED_WITHIN:g} s: {problem}")
@@ -204,6 +206,12 @@ class _Migration:
                 operator.ask()
                 asked = time.monotonic()
             time.sleep(0.5)
+
+    def _problem_soon(self) -> str | None:
+        time.sleep(_LOOKED_AT_WITHIN)
+        if self._target.value("SELECT count(*) FROM replicator.tables WHERE state <> 'ready'", superuser=True):
+            return "tables are being copied again"
+        return self._problem()
 
     def _problem(self) -> str | None:
         try:

@@ -121,6 +121,17 @@ def test_materialized_views_are_filled_last() -> None:
     assert plan_entries([view, trigger]).cutover == (trigger, refresh)
 
 
+def test_a_replica_identity_waits_for_the_cutover_and_its_index_does_not() -> None:
+    """Given an index that is one, then it is made like others: its columns may be NOT NULL only later."""
+    index, clustered = "CREATE UNIQUE INDEX x ON app.t (a);", "ALTER TABLE app.t CLUSTER ON x;"
+    identity = "ALTER TABLE ONLY app.t REPLICA IDENTITY USING INDEX x;"
+    plan = plan_entries([entry("INDEX", "x", f"{index}\n\n\n{clustered}\n\n\n{identity}")])
+
+    assert plan.after_data == (entry("INDEX", "x", f"{index}\n\n\n{clustered}"),)
+    assert plan.cutover == (entry("REPLICA IDENTITY", "x", identity),)
+    assert plan_entries([entry("INDEX", "x", identity)]).cutover == ()
+
+
 def test_an_unknown_kind_is_refused() -> None:
     """Given a kind that a later pg_dump may bring, when planned, then it is not skipped silently (law 4)."""
     with pytest.raises(SourceError, match=r"hologram app\.x"):
