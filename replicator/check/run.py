@@ -6,9 +6,9 @@ from typing import Final, TypeVar
 
 import psycopg
 
+from replicator.check import outside, tables, values
 from replicator.check import pair as between
 from replicator.check import source as on_source
-from replicator.check import tables, values
 from replicator.check import target as on_target
 from replicator.check.context import Pair, Source, Target, read_source, read_target
 from replicator.check.finding import Finding, Severity, from_error
@@ -26,6 +26,9 @@ SOURCE_CHECKS: Final[Sequence[Callable[[Source], Awaitable[list[Finding]]]]] = (
     rights,
     tables.unlogged,
     tables.foreign_keys,
+    outside.casts,
+    outside.settings,
+    outside.extension_rows,
 )
 TARGET_CHECKS: Final[Sequence[Callable[[Target], Awaitable[list[Finding]]]]] = (
     on_target.server,

@@ -280,6 +280,33 @@ async def test_given_what_will_not_be_moved_each_kind_is_a_warning(source: Datab
     assert "--omit-failing" in found[-1].remedy
 
 
+async def test_given_what_lies_in_no_schema_of_the_app_each_is_a_warning(source: Database, target: Database) -> None:
+    """Given a cast, a setting of the database and rows in an extension's table, then each is told: none is moved."""
+    source.execute(
+        "CREATE TYPE mood AS ENUM ('sad'); CREATE CAST (varchar AS mood) WITH INOUT AS IMPLICIT;"
+        "CREATE TABLE t (id int PRIMARY KEY, m mood);"
+        "CREATE TABLE kept (id int PRIMARY KEY); INSERT INTO kept VALUES (1)"
+    )
+    source.execute(
+        f"ALTER DATABASE {source.name} SET \"app.secret\" = 'hidden'; CREATE EXTENSION hstore;"
+        "ALTER EXTENSION hstore ADD TABLE kept; GRANT SELECT ON kept TO PUBLIC;"
+        "UPDATE pg_extension SET extconfig = ARRAY['kept'::regclass::oid], extcondition = '{WHERE id > 0}'"
+        " WHERE extname = 'hstore'",
+        superuser=True,
+    )
+
+    found = [item for item in await findings(source, target) if item.severity is Severity.WARNING]
+
+    assert [item.message for item in found] == [
+        "casts are not moved, and the app's statements may need them",
+        "settings of the database are not moved: app.secret",
+        "rows of public.kept are not moved: the table belongs to extension hstore",
+    ]
+    assert "CREATE CAST (character varying AS public.mood) WITH INOUT AS IMPLICIT" in found[0].remedy
+    source.execute("UPDATE kept SET id = 0")
+    assert len([item for item in await findings(source, target) if "kept" in item.message]) == 0
+
+
 async def test_given_a_target_role_without_rights_each_is_named(source: Database, target: Database) -> None:
     revoked = sql.SQL("ALTER DATABASE {0} OWNER TO CURRENT_USER; REVOKE ALL ON DATABASE {0} FROM PUBLIC, app").format(
         sql.Identifier(target.name)
