@@ -8,7 +8,7 @@ from bootstrap.evolve import add, look, loosen, settle
 from bootstrap.refresh import FOLLOWED_STEP, make_needed
 from bootstrap.schema import STEP as SCHEMA_STEP
 from bootstrap.schema import app_schemas
-from bootstrap.trees import detach_partitions
+from bootstrap.trees import detach_partitions, rename_parents
 from bootstrap.work import Work
 from replicator import control
 from replicator.catalog import source_tables
@@ -26,6 +26,7 @@ async def follow(work: Work, app: str) -> Plan | None:
     copies = work.makes_schema and SCHEMA_STEP in steps
     plan = None
     if copies and steps.get(FOLLOWED_STEP, {}).get("fingerprint") != app:
+        await rename_parents(work.source, work.target, work.epoch)
         await detach_partitions(work.source, work.target, work.epoch)
         plan = await make_needed(work.settings, work.source, work.target, work.epoch)
         schemas = await app_schemas(work.source, work.settings)

@@ -103,7 +103,10 @@ class Session:
     async def _may_follow(self, error: ReplicatorError) -> bool:
         """Whether the bootstrap can make the target fit; if not, the error tells the statements that do."""
         deploy = await self._look()
-        if self._followed != (error.what, deploy.columns, deploy.labels) and deploy.is_due():
+        # a missing place may come with what a look at the columns does not tell, a table's new name: tried once
+        if self._followed != (error.what, deploy.columns, deploy.labels) and (
+            deploy.is_due() or isinstance(error, SchemaMismatchError)
+        ):
             self._followed = (error.what, deploy.columns, deploy.labels)
             return True
         sent = error.sent if isinstance(error, SchemaMismatchError) else None

@@ -448,6 +448,7 @@ def test_a_target_of_the_users_own_waits_for_its_new_column(
     [
         "ALTER TABLE parts ADD COLUMN c int NOT NULL DEFAULT 5",
         "CREATE TABLE parts_3 PARTITION OF parts FOR VALUES FROM (20) TO (30)",
+        "ALTER TABLE parts RENAME TO whole; ALTER TABLE whole ADD COLUMN c int NOT NULL DEFAULT 5",
     ],
 )
 def test_a_partitioned_table_follows(source: Database, target: Database, make_worker: WorkerMaker, change: str) -> None:
@@ -464,12 +465,13 @@ def test_a_partitioned_table_follows(source: Database, target: Database, make_wo
 
     source.execute(change)
     last = 29 if "parts_3" in change else 19
-    source.execute("INSERT INTO parts (id, body) SELECT n, 'new' FROM generate_series(16, %s) n", [last])
-    source.execute("UPDATE parts SET body = 'x' WHERE id = 3")
+    parts = "whole" if "RENAME" in change else "parts"
+    source.execute(f"INSERT INTO {parts} (id, body) SELECT n, 'new' FROM generate_series(16, %s) n", [last])
+    source.execute(f"UPDATE {parts} SET body = 'x' WHERE id = 3")
 
     wait_caught_up(source, target, worker)
     wait_until(lambda: differences(source, target) == [], what="equal sides")
-    assert target.value("SELECT count(*) FROM parts") == source.value("SELECT count(*) FROM parts")
+    assert target.value(f"SELECT count(*) FROM {parts}") == source.value(f"SELECT count(*) FROM {parts}")
     assert "waiting until" not in worker.log
 
 

@@ -465,7 +465,8 @@ async def test_what_is_left_out_is_known_by_its_name(
     async with streaming(source, target, deferred=[_FOREIGN_ROLE, _FOREIGN_KEY]) as settings:
         async with _dying(monkeypatch, Step.SEAL, recorded=True):
             await _cutover(settings, omit_failing=True)
-        target.execute("UPDATE replicator.deferred SET position = 10 - position")
+        target.execute("UPDATE replicator.deferred SET position = -position")
+        target.execute("UPDATE replicator.deferred SET position = 3 + position")
         report = await _cutover(settings, omit_failing=True)
     assert [line for line in report.left_out if "theirs" in line] == list(report.left_out)
     assert target.fetch("SELECT conname FROM pg_constraint WHERE contype = 'f'") == [("children_parent_fkey",)]

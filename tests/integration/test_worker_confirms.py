@@ -82,6 +82,7 @@ async def test_a_slot_is_confirmed_although_streams_begin_anew_more_often_than_i
         for number in range(1, 9):
             source.execute(f"INSERT INTO t VALUES ({number}); CREATE TABLE brief_{number} (id int PRIMARY KEY)")
             await until(lambda number=number: arrived(target, number))  # type: ignore[misc]
+            await asyncio.sleep(SEVERAL_BEATS)  # so that the worker sees both
             source.execute(f"DROP TABLE brief_{number}")
             await asyncio.sleep(SEVERAL_BEATS)
             if confirmed(source) > before:
