@@ -41,6 +41,16 @@ SELECT n.nspname AS schema, c.relname AS relation, a.attname AS name, a.attident
   JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
  WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND a.attgenerated = '' AND n.nspname = ANY (%s)
 """
+_EXPRESSIONS: Final[LiteralString] = """
+SELECT n.nspname AS schema, c.relname AS relation, a.attname AS name, false AS required,
+       pg_catalog.pg_get_expr(d.adbin, d.adrelid) AS value, false AS is_identity
+  FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+  JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+  JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+ WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND a.attgenerated <> '' AND n.nspname = ANY (%s)
+"""
+_SET_EXPRESSION_SINCE: Final = 170_000
+
 _KINDS: Final[Mapping[str, LiteralString]] = {"a": "ALWAYS", "d": "BY DEFAULT"}
 
 
@@ -110,6 +120,21 @@ async def different_identities(
         their = theirs.get(our[:3])
         if their is not None and their.identity != our.identity:
             found.setdefault(TableName(our.schema, our.relation), []).append(their.to_become(our.identity))
+    return found
+
+
+async def different_expressions(
+    source: Connection, target: Connection, schemas: Sequence[str]
+) -> dict[TableName, list[str]]:
+    """By table of both sides, the statements for generated columns that the app has given another expression."""
+    if source.info.server_version < _SET_EXPRESSION_SINCE:
+        return {}  # and servers of several versions need not print one alike
+    theirs = await _read(target, _EXPRESSIONS, schemas)
+    found: dict[TableName, list[str]] = {}
+    for key, our in (await _read(source, _EXPRESSIONS, schemas)).items():
+        if key in theirs and our.value is not None and theirs[key].value != our.value:
+            change = our.entry("", "ALTER COLUMN {} SET EXPRESSION AS ({})", our.value)
+            found.setdefault(our.table, []).append(change.sql.removesuffix(";"))
     return found
 
 

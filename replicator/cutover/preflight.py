@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, LiteralString
 
-from bootstrap.attributes import different_identities
+from bootstrap.attributes import different_expressions, different_identities
 from bootstrap.evolve import look
 from bootstrap.refresh import FOLLOWED_STEP, refresh_deferred
 from bootstrap.schema import app_schemas, dump_app
@@ -130,8 +130,14 @@ async def _look_at_schema(
             Obstacle(f"{names} is not made yet", "Wait for the worker, or look at its log for the reason", Side.TARGET)
         )
     if settings.schema_mode is SchemaMode.COPY:
-        with on(Side.SOURCE, "comparing identity columns"):
-            identities = await different_identities(source, target, await app_schemas(source, settings))
+        with on(Side.SOURCE, "comparing identity and generated columns"):
+            schemas = await app_schemas(source, settings)
+            identities = await different_identities(source, target, schemas)
+            expressions = await different_expressions(source, target, schemas)
+        found.obstacles.extend(
+            Obstacle(f"{table} computes a column otherwise than the source", "; ".join(statements), Side.TARGET)
+            for table, statements in expressions.items()
+        )
         found.obstacles.extend(
             Obstacle(f"{table} numbers a column otherwise than the source", "; ".join(statements), Side.TARGET)
             for table, statements in identities.items()

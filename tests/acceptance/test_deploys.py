@@ -390,6 +390,21 @@ def test_a_column_that_came_before_its_table_was_renamed_arrives(migration: Migr
     assert migration.target.fetch("SELECT more FROM remarks WHERE id > 100 ORDER BY id") == [("x",), ("y",)]
 
 
+def test_another_expression_of_a_generated_column_keeps_the_cutover_from_beginning(migration: Migration) -> None:
+    """Given values that the target would go on computing as before, then the cutover tells the statement."""
+    migration.source.execute("ALTER TABLE notes ADD COLUMN twice int GENERATED ALWAYS AS (extra * 2) STORED")
+    wait_until(lambda: "added a column" in migration.worker.log, what="the column")
+    migration.source.execute("ALTER TABLE notes ALTER COLUMN twice SET EXPRESSION AS (extra * 3)")
+
+    refused = run_command(migration.settings, "cutover")
+
+    statement = 'ALTER TABLE "public"."notes" ALTER COLUMN "twice" SET EXPRESSION AS ((extra * 3))'
+    assert refused.returncode == 1
+    assert statement in refused.stderr
+    migration.target.execute(statement)
+    migration.finish()
+
+
 def test_a_quiet_table_of_another_shape_keeps_the_cutover_from_beginning(migration: Migration) -> None:
     """Given no change after a rename, when a cutover is asked for, then it refuses with the statement to run."""
     migration.source.execute("ALTER TABLE notes RENAME COLUMN body TO content")
