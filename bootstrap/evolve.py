@@ -7,7 +7,7 @@ rows have as its default until the cutover, and the target is only ever wider th
 """
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, LiteralString, NamedTuple
 from uuid import UUID
@@ -324,7 +324,9 @@ async def fit_types(
         record, now, columns = records[table.table], shapes[table.oid], there.get(table.table, {})
         known = {column.name for column in record.shape.columns.values()} if record.shape is not None else set()
         gone = known & columns.keys() - {column.name for column in now.columns.values()}
-        await _release(target, table.table, gone.union(looser.get(table.table, ())))
+        await _release(target, table.table, gone, {name for name in gone if columns[name].required})
+        nullable = set(looser.get(table.table, ()))
+        await _release(target, table.table, nullable, nullable)
         before = record.shape if record.source_oid == table.oid else None
         for column in before.retyped(now) if before is not None else now.columns.values():
             if column.name in columns and columns[column.name].type != column.type:
@@ -354,8 +356,9 @@ async def _release(
     target: Connection,
     table: TableName,
     names: Iterable[str],
+    required: Container[str],
 ) -> None:
-    """Let rows come without a value of these columns, which keys of the target may still hold."""
+    """Let rows come without a value of these columns: keys of the target may hold them, some are ``required``."""
     for name in sorted(names):
         declared = await declaring_table(target, table, name)
         with reporting(Side.TARGET, f"letting rows of {table} come without a value of {name}", SchemaMismatchError):
@@ -365,7 +368,8 @@ async def _release(
             for schema, relation, key in await cursor.fetchall():
                 drop = _alter(TableName(schema, relation), "DROP CONSTRAINT {}", sql.Identifier(key))
                 await target.execute(drop.encode())
-            await target.execute(_alter(declared, "ALTER COLUMN {} DROP NOT NULL", sql.Identifier(name)).encode())
+            if name in required:
+                await target.execute(_alter(declared, "ALTER COLUMN {} DROP NOT NULL", sql.Identifier(name)).encode())
 
 
 async def _retype(target: Connection, table: TableName, column: ShapeColumn) -> None:
