@@ -10,7 +10,7 @@ import contextlib
 import re
 import time
 from collections.abc import AsyncIterator, Coroutine, Sequence
-from typing import Any
+from typing import Any, Final
 
 import psycopg
 import structlog
@@ -48,6 +48,12 @@ from replicator.source.slot import read_wal_end
 from replicator.spool.run import Spooling
 
 log = structlog.get_logger(__name__)
+
+_REFUSALS: Final = [
+    kind.__name__
+    for kind in (psycopg.errors.CheckViolation, psycopg.errors.UniqueViolation, psycopg.errors.ExclusionViolation)
+]
+"""What a key or CHECK that only the target has may say; deferrable ones say it at the commit."""
 
 
 class Session:
@@ -113,7 +119,7 @@ class Session:
         oid = None if sent is None else sent.oid
         if (sent or isinstance(error, ApplyError)) and (remedies := deploy.remedies(oid, sent)):
             error.hint = _to_run(remedies)
-        is_refused = isinstance(error, DivergenceError) or psycopg.errors.CheckViolation.__name__ in error.message
+        is_refused = isinstance(error, DivergenceError) or any(name in error.message for name in _REFUSALS)
         if is_refused and (remedies := await self._lost_keys(error)):
             error.hint = _to_run(remedies)
         return False
