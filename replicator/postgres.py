@@ -221,7 +221,7 @@ def describe(error: psycopg.Error) -> str:
     return f"{condition} ({', '.join([state, *named])})"
 
 
-_GONE: Final = ("cache lookup failed for ", "could not open relation with OID ", "could not find tuple for ")
+GONE: Final = ("cache lookup failed for ", "could not open relation with OID ", "could not find tuple for ")
 """How the server's own messages begin, in English, when a catalog function meets an object that was just dropped."""
 
 
@@ -252,7 +252,7 @@ def translate(
 
 def _is_about_what_has_gone(error: psycopg.Error) -> bool:
     """Whether an object was dropped between a query's snapshot and a function of it: the next look does not see it."""
-    return error.sqlstate == "XX000" and (error.diag.message_primary or "").startswith(_GONE)
+    return error.sqlstate == "XX000" and (error.diag.message_primary or "").startswith(GONE)
 
 
 @contextlib.contextmanager

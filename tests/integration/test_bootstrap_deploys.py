@@ -1,13 +1,18 @@
 """Deploys while tables are being copied: what the snapshot does not see any more comes again, by itself."""
 
 import asyncio
+from typing import Any
 
+import psycopg
 import pytest
 
+from bootstrap import schema
 from bootstrap.schema import STEP
+from replicator.errors import TransientError
 from tests.fixtures.bootstrapping import assert_equal, run_bootstrap
 from tests.fixtures.databases import Database, settings_for
 from tests.fixtures.gates import gates_on
+from tests.fixtures.waiting import wait_until
 
 TABLES = """
 CREATE TABLE left_alone (id int PRIMARY KEY, v text);
@@ -38,6 +43,10 @@ INSERT INTO narrowed TABLE left_alone; INSERT INTO narrow_parts TABLE left_alone
 INDEXES = """
 SELECT pg_get_indexdef(indexrelid), indisvalid FROM pg_index
  WHERE indrelid IN (SELECT oid FROM pg_class WHERE relnamespace = 'public'::regnamespace) ORDER BY 1
+"""
+WAITING_DUMP = """
+SELECT FROM pg_stat_activity WHERE application_name = 'replicator pg_dump' AND wait_event_type = 'Lock'
+   AND datname = current_database()
 """
 DEPLOY = """
 SET lock_timeout = '10s';
@@ -77,3 +86,29 @@ async def test_tables_that_a_deploy_changes_before_they_are_copied_come_again(
     assert target.value("SELECT count(DISTINCT uuid) FROM widened") == 5
     assert target.value("SELECT format_type(atttypid, atttypmod) FROM pg_attribute"
                         " WHERE attrelid = 'parts_2_1'::regclass AND attname = 'v'") == "numeric(12,6)"  # fmt: skip
+
+
+async def test_a_table_that_is_dropped_while_pg_dump_runs_ends_only_the_round(
+    source: Database, target: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given pg_dump, which waits for the lock of a table that it has read of, when the table's drop commits."""
+    source.execute("CREATE TABLE stays (id int PRIMARY KEY); CREATE TABLE goes (id int PRIMARY KEY)")
+    dump = schema.dump_schemas
+
+    async def dump_meanwhile(*arguments: Any) -> str:
+        monkeypatch.undo()
+        with psycopg.connect(source.dsn) as dropping:
+            dropping.execute("DROP TABLE goes")
+            dumping = asyncio.create_task(dump(*arguments))
+            await asyncio.to_thread(wait_until, lambda: source.fetch(WAITING_DUMP, superuser=True))
+            dropping.commit()
+        return await dumping
+
+    monkeypatch.setattr(schema, "dump_schemas", dump_meanwhile)
+    settings = settings_for(source, target)
+    with pytest.raises(TransientError, match=r'pg_dump failed: .*relation "public.goes" does not exist'):
+        await run_bootstrap(settings)
+
+    await run_bootstrap(settings)
+
+    await assert_equal(settings)
