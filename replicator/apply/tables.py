@@ -1,6 +1,6 @@
 """What the target's catalog says of the tables that changes arrive for."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final, LiteralString
 
 from psycopg import sql
@@ -56,6 +56,16 @@ SELECT i.indkey::smallint[] AS attnums, i.indisprimary AS primary,
  ORDER BY i.indisprimary DESC, i.indexrelid
 """
 
+_DEFERRED: Final[LiteralString] = """
+SELECT DISTINCT k.connamespace::pg_catalog.regnamespace::text, pg_catalog.quote_ident(k.conname)
+  FROM unnest(%s::text[], %s::text[]) u (schema, name)
+  JOIN pg_catalog.pg_namespace n ON n.nspname = u.schema
+  JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = u.name
+ CROSS JOIN LATERAL (SELECT c.oid UNION SELECT relid::oid FROM pg_catalog.pg_partition_tree(c.oid)) p (relid)
+  JOIN pg_catalog.pg_trigger t ON t.tgrelid = p.relid AND t.tginitdeferred
+  JOIN pg_catalog.pg_constraint k ON k.oid = t.tgconstraint
+"""
+
 
 def require_shape(relation: Relation, record: TableRecord) -> None:
     """Raise SchemaMismatchError if the table was renamed, or a column's type changed, since its rows were copied."""
@@ -97,6 +107,13 @@ async def read_target_table(connection: Connection, relation: Relation) -> Targe
         has_other_unique=table["partitioned"] or any(index != key_attnums for index, _ in indexes),
         local=tuple(_column(relation, str(row["name"]), row) for row in local),
     )
+
+
+async def read_deferred_constraints(connection: Connection, tables: Sequence[TargetTable]) -> list[str]:
+    """The constraints of tables and their partitions, as SQL has their names, that are checked at the commit."""
+    names = [[table.name.schema for table in tables], [table.name.name for table in tables]]
+    cursor = await connection.execute(_DEFERRED, names, prepare=True)
+    return [".".join(row) for row in await cursor.fetchall()]
 
 
 def _require_complete(relation: Relation, found: Mapping[str, dict[str, object]]) -> None:

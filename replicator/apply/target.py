@@ -11,7 +11,7 @@ from replicator.apply.batch import NEVER, Batch, Rule, Segment, TableChanges
 from replicator.apply.pipeline import Pipeline, Statement
 from replicator.apply.stages import Stages
 from replicator.apply.statements import truncate
-from replicator.apply.tables import read_target_table, require_shape
+from replicator.apply.tables import read_deferred_constraints, read_target_table, require_shape
 from replicator.apply.values import register
 from replicator.apply.writer import TableWriter
 from replicator.errors import (
@@ -219,7 +219,13 @@ class Target:
         statement = truncate(tables, restart_identity=change.restart_identity)
         names = ", ".join(str(table.name) for table in tables)
         try:
+            # no table is truncated while checks of it wait for the commit
+            constraints = await read_deferred_constraints(self._connection, tables)
+            if constraints:
+                await self._connection.execute(f"SET CONSTRAINTS {', '.join(constraints)} IMMEDIATE".encode())
             await self._connection.execute(statement)
+            if constraints:
+                await self._connection.execute("SET CONSTRAINTS ALL DEFERRED")
         except psycopg.Error as error:
             raise translate(error, Side.TARGET, f"truncate of {names}", otherwise=ApplyError) from None
 

@@ -7,7 +7,7 @@ import pytest
 from replicator.errors import ApplyError, DivergenceError
 from replicator.model import UNCHANGED, Relation, ReplicaIdentity
 from tests.fixtures.applying import Applier
-from tests.fixtures.changes import delete, insert, update
+from tests.fixtures.changes import delete, insert, truncate, update
 from tests.fixtures.databases import Database
 
 LONG = "long value " * 1000
@@ -169,6 +169,25 @@ async def test_law_4_a_deferred_constraint_that_objects_at_the_commit_is_named(a
     assert "secret" not in f"{caught.value!r} {caught.value.hint}"
     await applier.close()
     assert applier.rows("SELECT * FROM t") == [(1, "secret")]
+
+
+@pytest.mark.parametrize("partitions", ["", "PARTITION BY RANGE (p)"])
+async def test_a_table_whose_values_wait_to_be_checked_is_truncated_in_the_same_batch(
+    applier: Applier, partitions: str
+) -> None:
+    """Given rows that have swapped their unique values, then the target looks at them before its TRUNCATE."""
+    applier.execute(f"""
+    CREATE TABLE t (p int, id int, u int, PRIMARY KEY (p, id),
+                    CONSTRAINT "t u" UNIQUE (p, u) DEFERRABLE INITIALLY DEFERRED) {partitions}
+    """)
+    if partitions:
+        applier.execute('CREATE TABLE "t 1" PARTITION OF t FOR VALUES FROM (0) TO (10)')
+    applier.execute("INSERT INTO t VALUES (1, 1, 1), (1, 2, 2)")
+    t = await applier.relation("t")
+
+    await applier.apply(update(t, "1", "1", "2"), update(t, "1", "2", "1"), truncate(t), insert(t, "1", "1", "4"))
+
+    assert applier.rows("SELECT * FROM t") == [(1, 1, 4)]
 
 
 # --- session_replication_role = replica: deferrable constraints are triggers, and do not fire ------------------------
