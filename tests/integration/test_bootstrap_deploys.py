@@ -7,6 +7,7 @@ import psycopg
 import pytest
 
 from bootstrap import schema
+from bootstrap.pgdump import dump_schemas
 from bootstrap.schema import STEP
 from replicator.errors import TransientError
 from tests.fixtures.bootstrapping import assert_equal, run_bootstrap
@@ -93,13 +94,12 @@ async def test_a_table_that_is_dropped_while_pg_dump_runs_ends_only_the_round(
 ) -> None:
     """Given pg_dump, which waits for the lock of a table that it has read of, when the table's drop commits."""
     source.execute("CREATE TABLE stays (id int PRIMARY KEY); CREATE TABLE goes (id int PRIMARY KEY)")
-    dump = schema.dump_schemas
 
     async def dump_meanwhile(*arguments: Any) -> str:
         monkeypatch.undo()
         with psycopg.connect(source.dsn) as dropping:
             dropping.execute("DROP TABLE goes")
-            dumping = asyncio.create_task(dump(*arguments))
+            dumping = asyncio.create_task(dump_schemas(*arguments))
             await asyncio.to_thread(wait_until, lambda: source.fetch(WAITING_DUMP, superuser=True))
             dropping.commit()
         return await dumping
