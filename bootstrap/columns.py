@@ -1,10 +1,10 @@
-"""Columns and enum values of both sides: what the target lacks, and the statement that adds it.
+"""Columns of both sides: what the target lacks, and the statement that adds it.
 
-Source: PostgreSQL documentation, "System Catalogs" (pg_attribute: attmissingval; pg_enum), ALTER TABLE, ALTER TYPE.
+Source: PostgreSQL documentation, "System Catalogs" (pg_attribute: attmissingval), ALTER TABLE.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final, LiteralString, NamedTuple
 
 from psycopg import sql
@@ -62,16 +62,6 @@ SELECT n.nspname, c.relname
  ORDER BY b.level DESC LIMIT 1
 """
 
-_ENUMS: Final[LiteralString] = """
-SELECT n.nspname AS schema, t.typname AS name,
-       pg_catalog.array_agg(e.enumlabel ORDER BY e.enumsortorder)::text[] AS labels
-  FROM pg_catalog.pg_enum e
-  JOIN pg_catalog.pg_type t ON t.oid = e.enumtypid JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace
- WHERE n.nspname = ANY (%s)
- GROUP BY n.nspname, t.typname
- ORDER BY n.nspname, t.typname
-"""
-
 
 class Column(NamedTuple):
     """A column of the source where it was declared; ``units`` are the published tables that have it.
@@ -113,27 +103,6 @@ class Column(NamedTuple):
         )
 
 
-class Label(NamedTuple):
-    """A value that an enum of the target lacks, and the value that it comes after, or before."""
-
-    schema: str
-    name: str
-    label: str
-    after: str | None
-    before: str | None
-
-    def statement(self) -> str:
-        """What adds it to the target."""
-        statement = sql.SQL("ALTER TYPE {} ADD VALUE IF NOT EXISTS {}").format(
-            sql.Identifier(self.schema, self.name), sql.Literal(self.label)
-        )
-        if self.after is not None:
-            statement += sql.SQL(" AFTER {}").format(sql.Literal(self.after))
-        elif self.before is not None:
-            statement += sql.SQL(" BEFORE {}").format(sql.Literal(self.before))
-        return statement.as_string()
-
-
 class TargetColumn(NamedTuple):
     """A column of the target: its type, and whether only the source can give it a value."""
 
@@ -147,12 +116,6 @@ class _Place(NamedTuple):
     name: str | None
     type: str
     required: bool
-
-
-class _Enum(NamedTuple):
-    schema: str
-    name: str
-    labels: list[str]
 
 
 async def read_source_columns(source: Connection, oids: Sequence[int]) -> list[Column]:
@@ -186,36 +149,3 @@ async def declaring_table(target: Connection, table: TableName, column: str) -> 
         await target.execute(_DECLARED, {"schema": table.schema, "name": table.name, "column": column})
     ).fetchone()
     return TableName(*row) if row else table
-
-
-async def missing_labels(source: Connection, target: Connection, schemas: Sequence[str]) -> list[Label]:
-    """The values that the target's enums lack in these schemas; a type that is not there is none of them."""
-    theirs = await _read_enums(target, schemas)
-    return [
-        label
-        for name, labels in (await _read_enums(source, schemas)).items()
-        if name in theirs
-        for label in lacking(name, labels, theirs[name])
-    ]
-
-
-async def _read_enums(connection: Connection, schemas: Sequence[str]) -> Mapping[TableName, list[str]]:
-    cursor = await connection.cursor(row_factory=class_row(_Enum)).execute(_ENUMS, [list(schemas)])
-    return {TableName(row.schema, row.name): row.labels for row in await cursor.fetchall()}
-
-
-def lacking(name: TableName, ours: Sequence[str], theirs: Iterable[str]) -> list[Label]:
-    """What to add, in order, so that each value comes where it is on the source. Pure.
-
-    A value that the source has renamed is not told from a new one: the target keeps the old one beside it.
-    """
-    known = set(theirs)
-    found = []
-    for place, label in enumerate(ours):
-        if label in known:
-            continue
-        after = ours[place - 1] if place else None
-        before = next((other for other in ours if other in known), None)
-        found.append(Label(*name, label, after, before))
-        known.add(label)
-    return found

@@ -18,13 +18,12 @@ from psycopg import sql
 
 from bootstrap.columns import (
     Column,
-    Label,
     TargetColumn,
     declaring_table,
-    missing_labels,
     read_source_columns,
     read_target_columns,
 )
+from bootstrap.labels import Label, Relabelling, different_labels
 from bootstrap.schema import app_schemas
 from replicator import control
 from replicator.catalog import PublishedTable, read_shapes
@@ -60,7 +59,7 @@ class Deploy:
     changed: Sequence[Changed]
     outdated: Sequence[Changed]
     columns: Sequence[Column]
-    labels: Sequence[Label]
+    labels: Sequence[Relabelling | Label]
     on_target: Mapping[TableName, Mapping[str, TargetColumn]]
     declared: Mapping[tuple[TableName, str], TableName]
     surplus: Mapping[int, Sequence[tuple[TableName, str]]]
@@ -74,6 +73,8 @@ class Deploy:
             return False
         if item.before.reused(item.now):
             return True
+        if item.before.relabelled(item.now) and self.labels:
+            return False
         if any(name in there for name, _ in item.before.renamed(item.now)):
             return False
         return all(there[column.name].type == column.type for column in item.before.retyped(item.now))
@@ -110,7 +111,7 @@ class Deploy:
             for table, name in self.surplus.get(oid or 0, ())
             if sent is None or name not in sent.columns
         ]
-        return list(dict.fromkeys(found)) or [label.statement() for label in self.labels]
+        return list(dict.fromkeys(found)) or [each for label in self.labels for each in label.statements()]
 
     def _to_change(self, item: Changed, sent: SentTable | None) -> Iterator[str]:
         name, there = item.record.table, self.on_target.get(item.record.table, {})
@@ -159,7 +160,8 @@ async def look(
     with reporting(Side.SOURCE, "reading the shapes of tables", SourceError):
         shapes = await read_shapes(source, tables, publications)
         columns = await read_source_columns(source, [table.oid for table in tables])
-        labels = await missing_labels(source, target, await app_schemas(source, settings))
+        former = _former_labels(records.values())
+        labels = await different_labels(source, target, await app_schemas(source, settings), former)
     known = list(_known(tables, records, shapes))
     changed = [item for item in known if item.record.table != item.table.table or not item.before.covers(item.now)]
     names = {*(t.table for t in tables), *(r.table for r in records.values()), *(c.table for c in columns)}
@@ -176,6 +178,14 @@ async def look(
         await _declared(target, changed, surplus),
         surplus,
     )
+
+
+def _former_labels(records: Iterable[TableRecord]) -> dict[int, set[str]]:
+    found: dict[int, set[str]] = {}
+    for record in records:
+        for oid, label in record.shape.labels.items() if record.shape is not None else ():
+            found.setdefault(oid, set()).add(label)
+    return found
 
 
 def _known(
@@ -240,10 +250,17 @@ async def _declared(
 
 
 async def add(target: Connection, epoch: UUID, deploy: Deploy) -> None:
-    """Add the values of enums and the columns that the target lacks. Raises SchemaMismatchError with the statement."""
+    """Add and rename values of enums, and add the columns that the target lacks.
+
+    Raises SchemaMismatchError with the statement.
+    """
     for label in deploy.labels:
-        await _run(target, epoch, label.statement())
-        log.info("added a value to an enum", type=f"{label.schema}.{label.name}", value=label.label)
+        await _run(target, epoch, *label.statements())
+        enum = f"{label.schema}.{label.name}"
+        if isinstance(label, Relabelling):
+            log.info("renamed values of an enum", type=enum, values=label.labels)
+        else:
+            log.info("added a value to an enum", type=enum, value=label.label)
     for column in deploy.columns:
         await _run(target, epoch, column.statement())
         log.info("added a column", table=str(column.table), column=column.name, type=column.type)
@@ -262,15 +279,16 @@ async def loosen(target: Connection, epoch: UUID, looser: Mapping[TableName, Ite
                 log.info("a column may be NULL, as on the source", table=str(declared), column=name)
 
 
-async def _run(target: Connection, epoch: UUID, statement: str) -> None:
+async def _run(target: Connection, epoch: UUID, *statements: str) -> None:
     try:
         async with control.under_epoch(target, epoch):
             # under the application's search_path: what fills the rows may be a function that relies on it
-            await target.execute(statement.encode())
+            for statement in statements:
+                await target.execute(statement.encode())
     except psycopg.Error as error:
         failure = translate(error, Side.TARGET, "following the source's schema", otherwise=SchemaMismatchError)
         if isinstance(failure, SchemaMismatchError):
-            failure.hint = f"Run on the target: {statement}; the worker goes on by itself then."
+            failure.hint = f"Run on the target: {'; '.join(statements)}; the worker goes on by itself then."
         raise failure from None
 
 

@@ -6,7 +6,7 @@ sent less for a while. Pure.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 from replicator.model import Relation
@@ -32,6 +32,7 @@ class Shape:
     ``entries`` are the rows of the publications' catalogs that publish it, each with what changes when it is altered.
     ``of_root``: changes travel under the name of a partitioned table, whose parts are its leaves. ``others`` are its
     generated columns, and those that the target had besides when this was recorded, perhaps dropped on the source.
+    ``labels`` are the values of the enums in its columns, by object id: that is what rows hold.
     """
 
     columns: Mapping[int, ShapeColumn]
@@ -40,12 +41,14 @@ class Shape:
     filled: frozenset[int] = frozenset()
     of_root: bool = False
     others: frozenset[str] = frozenset()
+    labels: Mapping[int, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """As the control tables keep it."""
         columns = {str(n): [c.name, c.type, sorted(map(list, c.kinds)), c.version] for n, c in self.columns.items()}
         files = {str(oid): node for oid, node in self.files.items()}
-        parts = {"files": files, "filled": sorted(self.filled), "of_root": self.of_root}
+        labels = {str(oid): label for oid, label in self.labels.items()}
+        parts = {"files": files, "filled": sorted(self.filled), "of_root": self.of_root, "labels": labels}
         return {"columns": columns, "entries": sorted(self.entries), "others": sorted(self.others), **parts}
 
     @classmethod
@@ -61,6 +64,7 @@ class Shape:
             frozenset(value["filled"]),
             value["of_root"],
             frozenset(value["others"]),
+            {int(oid): label for oid, label in value["labels"].items()},
         )
 
     def names_follow(self, relation: Relation) -> bool:
@@ -119,18 +123,26 @@ class Shape:
         """Whether a part was rewritten or truncated."""
         return any(self.files[oid] != node for oid, node in now.files.items() if oid in self.files)
 
+    def relabelled(self, now: Self) -> bool:
+        """Whether a value of an enum has another name now."""
+        return any(now.labels.get(oid, label) != label for oid, label in self.labels.items())
+
+    def has_new_labels(self, now: Self) -> bool:
+        """Whether an enum has a value more."""
+        return bool(now.labels.keys() - self.labels.keys())
+
     def must_come_again(self, now: Self) -> bool:
         """Whether the target's rows are others, unseen by the stream.
 
-        By a rewrite, below a root, while less was published, or because a name means another column.
+        By a rewrite, below a root, while less was published, or because a name means another column or value.
         """
-        if not self.entries <= now.entries or self.reused(now):
+        if not self.entries <= now.entries or self.reused(now) or self.relabelled(now):
             return True
         rewritten = self.rewritten(now)
         if self.of_root:
             # a leaf that was truncated, dropped or detached, or attached with rows
             return rewritten or bool(self.files.keys() - now.files.keys()) or bool(now.filled - self.files.keys())
-        return rewritten and bool(self.added(now) or self.retyped(now) or self.altered(now))
+        return rewritten and bool(self.added(now) or self.retyped(now) or self.altered(now) or self.has_new_labels(now))
 
     def is_outdated(self, now: Self) -> bool:
         """Whether files or columns of a table that this covers are others, which a later comparison must not meet."""
@@ -138,7 +150,8 @@ class Shape:
 
     def covers(self, now: Self) -> bool:
         """Whether nothing is different that the stream, or the target, would have to know."""
-        differs = self.renamed(now) or self.retyped(now) or self.added(now) or self.dropped(now)
+        columns = self.renamed(now) or self.retyped(now) or self.added(now) or self.dropped(now)
+        differs = columns or self.has_new_labels(now)
         return not (differs or self.must_come_again(now) or now.files.keys() - self.files.keys())
 
     def followed_by(self, now: Self) -> Self:

@@ -20,6 +20,27 @@ SELECT attrelid AS oid, attnum AS number, attname AS name, pg_catalog.format_typ
  ORDER BY attrelid, attnum
 """
 
+_LABELS: Final[LiteralString] = """
+WITH RECURSIVE used (relid, typid) AS (
+  SELECT attrelid, atttypid FROM pg_catalog.pg_attribute
+   WHERE attrelid = ANY (%s) AND attnum > 0 AND NOT attisdropped AND atttypid >= 16384
+   UNION
+  SELECT u.relid, i.typid
+    FROM used u JOIN pg_catalog.pg_type t ON t.oid = u.typid
+   CROSS JOIN LATERAL (
+     SELECT v.typid FROM (VALUES (t.typelem), (t.typbasetype)) v (typid)
+      UNION ALL
+     SELECT a.atttypid FROM pg_catalog.pg_attribute a
+      WHERE a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped
+      UNION ALL
+     SELECT r.rngsubtype FROM pg_catalog.pg_range r WHERE t.oid IN (r.rngtypid, r.rngmultitypid)) i
+   WHERE i.typid >= 16384)
+SELECT u.relid, e.oid::bigint, e.enumlabel
+  FROM used u JOIN pg_catalog.pg_enum e ON e.enumtypid = u.typid
+"""
+"""From 16384 on are the object ids of what users made (documentation: "System Catalog Initial Data", OID assignment).
+An enum may be inside of an array, a domain, a composite or a range."""
+
 _FILES: Final[LiteralString] = "SELECT oid, relfilenode AS node FROM pg_catalog.pg_class WHERE oid = ANY (%s)"
 
 _ENTRIES: Final[LiteralString] = """
@@ -76,6 +97,10 @@ async def read_shapes(
             generated[c.oid].add(c.name)
             continue
         columns[c.oid][c.number] = ShapeColumn(c.name, c.type, frozenset([(c.type_oid, c.modifier)]), c.version)
+    labels: dict[int, dict[int, str]] = defaultdict(dict)
+    cursor = await connection.execute(_LABELS, [[table.oid for table in tables]])
+    for relation, oid, label in await cursor.fetchall():
+        labels[relation][oid] = label
     parts = [part.oid for table in tables for part in table.parts]
     nodes = {file.oid: file.node for file in await fetch(connection, _File, _FILES, parts)}
     entries = await _entries(connection, [table.oid for table in tables], publications)
@@ -87,6 +112,7 @@ async def read_shapes(
             frozenset(part.oid for part in table.parts if part.main_size),
             of_root=any(part.oid != table.oid for part in table.parts),
             others=frozenset(generated[table.oid]),
+            labels=labels[table.oid],
         )
         for table in tables
     }

@@ -122,7 +122,7 @@ async def _look_at_schema(
     for remedy, tables in by_remedy.items():
         found.obstacles.append(Obstacle(f"{titles(tables)} has another shape on the source", remedy, Side.TARGET))
     if deploy.labels:
-        remedy = "; ".join(label.statement() for label in deploy.labels)
+        remedy = "; ".join(statement for label in deploy.labels for statement in label.statements())
         found.obstacles.append(Obstacle("enums of the target lack values", remedy, Side.TARGET))
     if unmade:
         names = ", ".join(f"{item.kind.lower()} {item.schema}.{item.name}" for item in unmade)

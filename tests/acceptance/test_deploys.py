@@ -14,6 +14,7 @@ from tests.fixtures.waiting import wait_until
 from tests.fixtures.worker import WorkerMaker, run_command, wait_caught_up, wait_for_phase
 
 RENAME: Final = "ALTER TABLE notes RENAME COLUMN"
+READY: Final = "SELECT FROM replicator.tables WHERE name = %s AND state = 'ready'"
 DROP: Final = 'ALTER TABLE "public"."notes" DROP COLUMN "extra"'
 
 
@@ -171,6 +172,52 @@ def test_new_enum_values_come_in_their_order(migration: Migration) -> None:
     wait_until(lambda: "so-so" in migration.worker.log, what="the value")
     migration.assert_equal()
     assert migration.target.value("SELECT enum_range(NULL::mood)::text") == "{glum,sad,so-so,happy}"
+
+
+def _renames(*pairs: tuple[str, str]) -> list[str]:
+    return [f"ALTER TYPE mood RENAME VALUE '{before}' TO '{after}'" for before, after in pairs]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        _renames(("sad", "blue")),
+        ["; ".join(_renames(("sad", "x"), ("happy", "sad"), ("x", "happy")))],
+        ["; ".join(_renames(("sad", "x"), ("happy", "sad"), ("x", "blue")))],
+        [*_renames(("sad", "blue")), "ALTER TYPE mood ADD VALUE 'sad' BEFORE 'blue'"],
+        ["ALTER TYPE mood ADD VALUE 'new'", *_renames(("new", "newer"), ("happy", "glad"))],
+    ],
+)
+@pytest.mark.parametrize("quiet", [True, False])
+def test_law_4_rows_have_the_new_name_of_a_value_that_was_renamed(
+    migration: Migration, changes: list[str], quiet: bool
+) -> None:
+    """Given an enum in columns, arrays, domains and composites, then no row of the target has a value's old name."""
+    migration.source.execute(
+        "CREATE DOMAIN temper AS mood; CREATE TYPE state AS (moods mood[]);"
+        "CREATE TABLE states (id int PRIMARY KEY, state state, temper temper);"
+        "INSERT INTO states SELECT n, ROW('{sad,happy}')::state, 'happy' FROM generate_series(1, 20) n"
+    )
+    wait_until(lambda: migration.target.fetch(READY, ["states"]), what="the new table")
+
+    for change in changes:
+        followed = partial(_has_followed_since, migration, _times_ready(migration))
+        migration.source.execute(change)
+        if not quiet:
+            migration.source.execute(
+                "INSERT INTO notes SELECT max(id) + 1, '', 1, enum_first(NULL::mood) FROM notes;"
+                "INSERT INTO states SELECT 21 + n, ROW(enum_range(NULL::mood))::state, enum_last(NULL::mood)"
+                " FROM (SELECT count(*) AS n FROM states) s;"
+                "UPDATE notes SET mood = enum_last(NULL::mood) WHERE id < 5"
+            )
+        wait_until(followed, what="the change is followed")
+
+    with migration.app.paused():
+        wait_caught_up(migration.source, migration.target, migration.worker)
+        wait_until(lambda: _are_equal(migration), what="equal sides")
+    everything = "SELECT enum_range(NULL::mood)::text"
+    assert migration.target.value(everything) == migration.source.value(everything)
+    assert "waiting until" not in migration.worker.log
 
 
 def test_a_new_table_is_copied_and_streamed(migration: Migration) -> None:
