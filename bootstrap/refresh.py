@@ -4,7 +4,7 @@ What columns and tables may need is made before them; indexes, constraints and v
 those of the first dump, and what would fire on applied rows replaces what waits for the cutover.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
 from typing import Final, LiteralString
 from uuid import UUID
@@ -12,6 +12,8 @@ from uuid import UUID
 import structlog
 
 from bootstrap.attributes import different_attributes
+from bootstrap.bodies import replaced_bodies, replaced_materialized_views
+from bootstrap.domains import different_domains
 from bootstrap.entries import Entry, Plan, header_name
 from bootstrap.lost_keys import lost_keys, replaced_keys
 from bootstrap.making import make_entries, make_schema
@@ -135,15 +137,31 @@ async def note_rest(
         ("CONSTRAINT", table.schema, f"{table.name} {name}"): drop
         for (table, name), drop in (await replaced_keys(source, target)).items()
     }
+    views = await replaced_materialized_views(source, target, await app_schemas(source, settings))
+    replaced |= {
+        ("MATERIALIZED VIEW", header_name(view.schema), header_name(view.name)): drop for view, drop in views.items()
+    }
     there = await made_already(target) - replaced.keys()
-    there |= {(item.kind, item.schema, item.name) for item in await control.read_keys(target)}
+    waiting = {(item.kind, item.schema, item.name) for item in await control.read_keys(target)}
     owners, tables = await owners_of(source), await _tables(target)
+    entries = [
+        entry
+        for entry in (*plan.before_data, *plan.after_data)
+        if entry.kind in _LATER and (entry.kind, entry.schema, entry.name) not in waiting
+    ]
+    new_views = {
+        (entry.schema, entry.name)
+        for entry in entries
+        if entry.kind == "MATERIALIZED VIEW" and (entry.kind, entry.schema, entry.name) not in there
+    }
     lacking = [
         replace(entry, sql=replaced.get((entry.kind, entry.schema, entry.name), "") + entry.sql)
-        for entry in (*plan.before_data, *plan.after_data)
-        if entry.kind in _LATER
-        and (entry.kind, entry.schema, entry.name) not in there
-        and (entry.kind in _WITHOUT_TABLE or any(_is_of(entry, table, owners) for table in tables))
+        for entry in entries
+        if _is_within(new_views, entry, owners)
+        or (
+            (entry.kind, entry.schema, entry.name) not in there
+            and (entry.kind in _WITHOUT_TABLE or any(_is_of(entry, table, owners) for table in tables))
+        )
     ]
     lacking.sort(key=lambda entry: entry.kind == "TABLE ATTACH")  # it would make indexes of its own
     async with control.under_epoch(target, epoch):
@@ -157,8 +175,11 @@ async def note_rest(
 
 async def refresh_deferred(settings: Settings, source: Connection, target: Connection, plan: Plan) -> None:
     """Let the cutover make what the source has now; what it has made stays made."""
+    schemas = await app_schemas(source, settings)
     entries = [
-        *await different_attributes(source, target, await app_schemas(source, settings)),
+        *await replaced_bodies(source, target, schemas, plan),
+        *await different_domains(source, target, schemas),
+        *await different_attributes(source, target, schemas),
         *(
             Entry("DROPPED KEY", table.schema, f"{table.name}: {drop}", f"{drop};")
             for table, drops in (await lost_keys(source, target, replaced=False)).items()
@@ -184,6 +205,14 @@ async def _replace_deferred(target: Connection, entries: Sequence[Entry]) -> Non
         target, [Deferred(position, e.kind, e.schema, e.name, e.sql) for position, e in enumerate(now, start)]
     )
     log.info("what waits for the cutover has changed", statements=len(now))
+
+
+def _is_within(
+    views: Container[tuple[str, str]], entry: Entry, owners: Mapping[tuple[str, str, str], TableName]
+) -> bool:
+    """An index that goes with its view is lost when that is made anew."""
+    view = owners.get((OWNED_KINDS.get(entry.kind, ""), entry.schema, entry.name))
+    return view is not None and (header_name(view.schema), header_name(view.name)) in views
 
 
 def _is_of(entry: Entry, table: TableName, owners: Mapping[tuple[str, str, str], TableName]) -> bool:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final, LiteralString
 
 from bootstrap.attributes import different_expressions, different_identities
+from bootstrap.domains import different_composites
 from bootstrap.evolve import look
 from bootstrap.refresh import FOLLOWED_STEP, refresh_deferred
 from bootstrap.schema import app_schemas, dump_app
@@ -134,6 +135,11 @@ async def _look_at_schema(
             schemas = await app_schemas(source, settings)
             identities = await different_identities(source, target, schemas)
             expressions = await different_expressions(source, target, schemas)
+            composites = await different_composites(source, target, schemas)
+        remedy = "Change its attributes on the target as on the source"
+        found.obstacles.extend(
+            Obstacle(f"type {name} is another one on the source", remedy, Side.TARGET) for name in composites
+        )
         found.obstacles.extend(
             Obstacle(f"{table} computes a column otherwise than the source", "; ".join(statements), Side.TARGET)
             for table, statements in expressions.items()

@@ -66,6 +66,8 @@ _REMEDIES: Final[Mapping[str, str]] = {
     "42P01": "create the table on the target",
     "42501": "let the owner of it run it, or grant the right to our role",
     "42710": "drop it on the target if it is not wanted",
+    "42P13": "drop it on the target: the cutover makes it then",
+    "42P16": "drop it on the target: the cutover makes it then",
 }
 
 
