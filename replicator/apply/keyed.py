@@ -14,6 +14,7 @@ its rows may have the same one for a while. It sends the whole old row then, whi
 remembered; if not, what came before has to be applied first, for the target to judge.
 """
 
+from replicator.apply.again import incomplete
 from replicator.apply.rows import KeyReader, fill, lacks
 from replicator.errors import DivergenceError, ProtocolError, ReplicatorError
 from replicator.model import UNCHANGED, Delete, Insert, Key, Relation, ReplicaIdentity, Row, Update
@@ -31,6 +32,8 @@ class KeyedChanges:
     def insert(self, change: Insert) -> None:
         """A new row; where the batch deleted the same key before, the old row has become the new one."""
         row = change.new
+        if lacks(row):
+            raise incomplete(self.relation)
         key = self._keys.read(row)
         if key in self.rows:
             raise self._impossible("inserts a key that it has inserted before")

@@ -1,6 +1,6 @@
 # Types for the compiled keyless.py; what is said here holds only there.
 cimport cython
-from replicator.apply.rows cimport fill
+from replicator.apply.rows cimport fill, lacks
 from replicator.model cimport Delete, Insert, Relation, Update
 
 cdef class KeylessChanges:

@@ -4,7 +4,8 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from replicator.apply.rows import fill
+from replicator.apply.again import incomplete
+from replicator.apply.rows import fill, lacks
 from replicator.errors import ProtocolError
 from replicator.model import Delete, Insert, Relation, Row, Update
 
@@ -19,6 +20,8 @@ class KeylessChanges:
 
     def insert(self, change: Insert) -> None:
         """One more copy of the image."""
+        if lacks(change.new):
+            raise incomplete(self.relation)
         _count(change.new, self.added, self.removed)
 
     def update(self, change: Update) -> bool:

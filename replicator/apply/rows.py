@@ -27,8 +27,11 @@ class KeyReader:
 
 
 def lacks(row: Row) -> bool:
-    """Whether a value of it was not sent. Few rows hold any backslash, and a byte is looked for far faster than two."""
-    return _BACKSLASH in row and UNCHANGED in row
+    """Whether a value of it was not sent. Few rows hold any backslash, and a byte is looked for far faster than two.
+
+    A text may hold the two bytes of the marker behind an escaped backslash (``C:\\\\Users``): never as all of a value.
+    """
+    return _BACKSLASH in row and UNCHANGED in row and UNCHANGED in row.split(b"\t")
 
 
 def is_plain(line: Row | Key) -> bool:

@@ -8,6 +8,7 @@ from psycopg import AsyncRawCursor, sql
 from psycopg.pq.abc import PGresult
 from psycopg.rows import TupleRow
 
+from replicator.apply.again import copy_again
 from replicator.apply.keyed import KeyedChanges
 from replicator.apply.keyless import KeylessChanges
 from replicator.apply.lines import Groups, Rows, chunks, counted, grouped, staged
@@ -28,9 +29,7 @@ _LITTLE: Final = 256 * 1024
 """Bytes of them up to which they do: parameters are copied as a whole several times, COPY's lines in parts."""
 
 _NO_PLACE_REMEDY: Final = (
-    "Correct the text on the source (reading it fails there after SET client_encoding = 'UTF8'), then run on the "
-    "target: UPDATE replicator.tables SET state = 'copying' WHERE {table}; the table is copied again, "
-    "and the worker goes on by itself then."
+    "Correct the text on the source (reading it fails there after SET client_encoding = 'UTF8'). {again}"
 )
 """What has been sent stays as it is; a new copy of the table leaves it out."""
 
@@ -196,8 +195,7 @@ class TableWriter:
         if isinstance(error, psycopg.errors.UniqueViolation | psycopg.errors.ExclusionViolation):
             return _CollisionError(translate(error, Side.TARGET, f"{doing} found a row in its place").message)
         if has_no_place(error):
-            table = sql.SQL("schema = {} AND name = {}").format(*map(sql.Literal, self._table.name)).as_string()
-            hint = _NO_PLACE_REMEDY.format(table=table)
+            hint = _NO_PLACE_REMEDY.format(again=copy_again(self._table.name))
             return ApplyError(translate(error, Side.SOURCE, doing).message, hint=hint, side=Side.SOURCE)
         return translate(error, Side.TARGET, doing, otherwise=ApplyError)
 

@@ -133,7 +133,8 @@ class Decoder:
         relation = self._changed(payload)
         if payload[5] != NEW_TUPLE:
             raise unreadable(payload)
-        new = self._row(payload, len(relation.columns), False)
+        # a row filter makes an insert of an update that moves a row in
+        new = self._row(payload, len(relation.columns), True)
         if self._position != len(payload):
             raise unreadable(payload)
         return Insert(relation, new)

@@ -85,7 +85,7 @@ def _decode(cursor: _Cursor, kind: int, relation: Relation) -> Insert | Update |
         return Delete(relation, old, old_is_full)
     if cursor.next_kind() != wire.NEW_TUPLE:
         raise ValueError("no new row")
-    new = _row(cursor, relation, may_lack=kind == wire.UPDATE)
+    new = _row(cursor, relation, may_lack=True)
     return Insert(relation, new) if kind == wire.INSERT else Update(relation, old, old_is_full, new)
 
 

@@ -246,3 +246,31 @@ def test_a_publication_that_is_dropped_and_made_again_stops_the_worker_with_the_
     wait_caught_up(source, target, worker)
     for table in ("a", "b"):
         assert target.fetch(f"TABLE {table} ORDER BY id") == [(1,), (2,), (3,)]
+
+
+def test_law_4_a_row_that_moves_into_a_filter_without_all_of_its_values_waits(
+    source: Database, target: Database, make_worker: WorkerMaker
+) -> None:
+    """Given a value out of line that did not change, which nobody sends, then the table is copied again, by request."""
+    source.execute(
+        "CREATE TABLE docs (tenant int, id int, body text, PRIMARY KEY (tenant, id));"
+        "ALTER TABLE docs ALTER COLUMN body SET STORAGE EXTERNAL;"
+        "INSERT INTO docs SELECT 4, n, repeat(md5(n::text), 300) FROM generate_series(1, 3) n;"
+    )
+    source.execute("CREATE PUBLICATION mine FOR TABLE docs WHERE (tenant = 5)", superuser=True)
+    worker = make_worker(settings_for(source, target, publications="mine", recheck_interval=0.5))
+    worker.start()
+    wait_for_phase(target, Phase.STREAMING, worker)
+
+    source.execute("UPDATE docs SET tenant = 5 WHERE id < 3; INSERT INTO docs VALUES (5, 9, 'new')")
+    error = wait_until(lambda: target.value("SELECT error FROM replicator.migration"), what="an error")
+
+    assert "moved a row of public.docs into the publication's row filter" in error["message"]
+    assert worker.running
+    assert target.value("SELECT count(*) FROM docs") == 0
+    statement = error["hint"].removeprefix("Run on the target: ").partition(";")[0]
+    target.execute(statement)
+    wait_caught_up(source, target, worker)
+    assert target.fetch("SELECT * FROM docs ORDER BY id") == source.fetch(
+        "SELECT * FROM docs WHERE tenant = 5 ORDER BY id"
+    )

@@ -13,7 +13,7 @@ from replicator.apply.batch import (
 )
 from replicator.apply.keyed import KeyedChanges
 from replicator.apply.keyless import KeylessChanges
-from replicator.errors import ProtocolError, UnknownTableError
+from replicator.errors import ApplyError, ProtocolError, UnknownTableError
 from replicator.lsn import INVALID, Lsn
 from replicator.model import UNCHANGED, Change, LogicalMessage, Relation, ReplicaIdentity, Transaction, Truncate
 from tests.fixtures.changes import delete, insert, piece, relation, row, transaction, truncate, update
@@ -240,6 +240,22 @@ def test_a_text_that_reads_like_the_mark_of_an_unchanged_value_is_a_text() -> No
     changes = keyed(update(T, "1", r"\U", "y"), update(T, "1", r"\U!", UNCHANGED))
 
     assert plan(changes) == {"updates": [(b"1", row("1", r"\U!", "y"))]}
+
+
+@pytest.mark.parametrize("rule", [BY_ID, NO_KEY], ids=["key", "no key"])
+def test_a_new_row_that_lacks_a_value_is_refused_with_the_way_out(rule: Rule) -> None:
+    with pytest.raises(ApplyError, match=r"public\.t.*row filter") as refused:
+        folded(insert(T, "1", UNCHANGED, "y"), rule=rule)
+
+    assert refused.value.hint is not None
+    assert "state = 'copying' WHERE schema = 'public' AND name = 't'" in refused.value.hint
+
+
+def test_a_new_text_that_reads_like_that_mark_is_a_text() -> None:
+    changes = insert(T, "1", r"\U", r"C:\Users")
+
+    assert plan(keyed(changes)) == {"inserts": [row("1", r"\U", r"C:\Users")]}
+    assert list(keyless(changes).inserts) == [row("1", r"\U", r"C:\Users")]
 
 
 # --- tables without a key ---------------------------------------------------------------------------------------------

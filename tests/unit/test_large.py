@@ -70,9 +70,15 @@ def test_it_refuses_what_the_ordinary_decoder_refuses(message: bytes, data: st.D
         assert decoded(bytes(bent), ordinary.relations) == expected
 
 
-def test_only_an_update_may_leave_a_value_out() -> None:
-    message = wire.insert(5, [b"1", wire.UNCHANGED_TOAST, None])
-
+@pytest.mark.parametrize(
+    "message",
+    [
+        wire.update(5, [b"1", b"2", None], old=[b"1", wire.UNCHANGED_TOAST, None]),
+        wire.delete(5, key=[b"1", wire.UNCHANGED_TOAST, None]),
+    ],
+    ids=["update", "delete"],
+)
+def test_no_old_row_may_leave_a_value_out(message: bytes) -> None:
     with pytest.raises(ProtocolError):
         decoded(message, decoder().relations)
 
