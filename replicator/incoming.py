@@ -88,7 +88,9 @@ class Incoming:
         """Read the slot, and raise unless the stream may go on at the target's progress."""
         identity = await read_identity(self.settings.source, "identity")
         progress = await control.read_progress(self.lease.connection)
-        return check_resumable(await self._free_slot(migration), identity, migration, progress)
+        with reporting(Side.SOURCE, "reading the slot"):
+            slot = await self._free_slot(migration)
+        return check_resumable(slot, identity, migration, progress)
 
     async def _free_slot(self, migration: Migration) -> Slot | None:
         """Read the slot; a stream of ours that has just been closed may hold it for a moment."""

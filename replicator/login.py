@@ -1,4 +1,4 @@
-"""Opening a connection so that a wrong password is shown to the server once (law 5).
+"""Opening a connection so that a wrong password is shown to the server once (law 5), and its errors name their side.
 
 Some hosts ban an address after three failures. psycopg tries the same password at every address of a host, and libpq
 under sslmode=prefer, its default, once with TLS and once without.
@@ -11,12 +11,17 @@ import re
 import socket
 import ssl
 from collections.abc import AsyncIterator, Mapping
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import psycopg
 from psycopg import AsyncConnection
+from psycopg.abc import PQGen
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import TupleRow
+
+from replicator.errors import Side
+
+_Result = TypeVar("_Result")
 
 _WITHOUT_TLS: Final = re.compile(r"SSL(?!.*certificate verify failed)|no pg_hba\.conf entry", re.IGNORECASE)
 """Why to try without TLS under sslmode=prefer. Not where a root certificate is given and another one signs."""
@@ -24,7 +29,26 @@ _WITHOUT_TLS: Final = re.compile(r"SSL(?!.*certificate verify failed)|no pg_hba\
 _AUTHENTICATION: Final = re.compile(r"authentication failed|SASL|password", re.IGNORECASE)
 
 
-async def open_connection(dsn: str, **options: Any) -> AsyncConnection[TupleRow]:  # noqa: ANN401  # libpq's options
+class SidedConnection(AsyncConnection[TupleRow]):
+    """A session whose errors know whose they are: much of the work asks both servers, the one after the other."""
+
+    side: Side
+
+    async def wait(self, gen: PQGen[_Result], *args: Any, **options: Any) -> _Result:  # noqa: ANN401  # psycopg's own
+        """Everything that a session does runs here, but for connecting."""
+        try:
+            return await super().wait(gen, *args, **options)
+        except psycopg.Error as error:
+            error.side = self.side  # type: ignore[attr-defined]  # psycopg's error has no place for it
+            raise
+
+
+def side_of(error: psycopg.Error) -> Side | None:
+    """The side of the session that raised it; None if no session of ours did."""
+    return getattr(error, "side", None)
+
+
+async def open_connection(dsn: str, side: Side, **options: Any) -> SidedConnection:  # noqa: ANN401  # libpq's options
     """Try every address, with TLS and then without where sslmode allows it, until one connects or refuses the login.
 
     Raises psycopg.Error: ProgrammingError for an unreadable string, else the last failure.
@@ -36,13 +60,16 @@ async def open_connection(dsn: str, **options: Any) -> AsyncConnection[TupleRow]
     async for address in _addresses(parts):
         for mode in _tls_modes(parts):
             try:
-                return await AsyncConnection.connect(make_conninfo("", **(parts | address | mode)), autocommit=True)
+                session = await SidedConnection.connect(make_conninfo("", **(parts | address | mode)), autocommit=True)
             except psycopg.Error as error:
                 last = error
                 if _AUTHENTICATION.search(str(error)):
                     raise
                 if not _WITHOUT_TLS.search(str(error)):
                     break  # the same would happen without TLS
+            else:
+                session.side = side
+                return session
     raise last or psycopg.OperationalError(f"failed to resolve host {parts.get('host', '')!r}")
 
 

@@ -20,11 +20,13 @@ from replicator.errors import (
     ReplicatorError,
     ServerUnavailableError,
     Side,
+    SourceError,
+    TargetError,
     TooManyConnectionsError,
     TransientError,
     UnknownHostError,
 )
-from replicator.login import open_connection
+from replicator.login import open_connection, side_of
 from replicator.model import TableName
 
 Connection = AsyncConnection[TupleRow]
@@ -87,7 +89,7 @@ async def connect(
     if replication:
         options["replication"] = "database"
     try:
-        connection = await open_connection(dsn, **_KEEPALIVES, **options)
+        connection = await open_connection(dsn, side, **_KEEPALIVES, **options)
     except psycopg.ProgrammingError:
         # libpq quotes the string that it cannot read, password and all
         raise ConfigurationError(
@@ -233,8 +235,13 @@ def has_no_place(error: psycopg.Error) -> bool:
 def translate(
     error: psycopg.Error, side: Side, doing: str, otherwise: type[ReplicatorError] | None = None
 ) -> ReplicatorError:
-    """Turn a driver's error into ours; ``otherwise`` is the class for what is not known to be passing (law 4)."""
-    state = error.sqlstate
+    """Turn a driver's error into ours; ``otherwise`` is the class for what is not known to be passing (law 4).
+
+    ``side`` is what the work is about: the error may be of the other, which it asks, too.
+    """
+    state, known = error.sqlstate, side_of(error)
+    if known is not None and known is not side:
+        side, otherwise = known, _of_side(known, otherwise)
     message = f"{doing}: {describe(error)}"
     if state is None and isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
         return ServerUnavailableError(message, side=side)
@@ -248,6 +255,12 @@ def translate(
         if state.startswith(_RETRYABLE_STATES) or _is_about_what_has_gone(error):
             return TransientError(message, side=side)
     return (otherwise or ReplicatorError)(message, side=side)
+
+
+def _of_side(side: Side, otherwise: type[ReplicatorError] | None) -> type[ReplicatorError] | None:
+    if otherwise is None or not issubclass(otherwise, SourceError | TargetError):
+        return otherwise
+    return SourceError if side is Side.SOURCE else TargetError
 
 
 def _is_about_what_has_gone(error: psycopg.Error) -> bool:

@@ -1,4 +1,8 @@
-"""The worker's pulse: renews the lease, samples the source, and shows both in metrics, health and control tables."""
+"""The worker's pulse: renews the lease, samples the source, and shows both in metrics, health and control tables.
+
+The heartbeat says that the worker lives and reaches the target. A source that does not answer does not stop it: another
+worker would take over what would do it no good, and `status` would look for the fault at the wrong place.
+"""
 
 import asyncio
 import time
@@ -47,6 +51,7 @@ class Pulse:
     finished: asyncio.Event
     lag: LagTracker
     _slot: Slot | None = None
+    _sampling: asyncio.Task[None] | None = None
     _migration: control.Migration | None = None
     _confirming: tuple[ReplicationStream, Confirmation, int | None, Callable[[], Lsn]] | None = None
 
@@ -62,12 +67,15 @@ class Pulse:
 
     async def run(self, interval: float) -> None:
         """Beat every ``interval`` seconds. Sets ``finished`` once the migration is done."""
-        while True:
-            await self._renew()
-            if self._migration is not None and not self.finished.is_set():
-                await self._sample(self._migration.slot)
-            self._confirm()
-            await asyncio.sleep(interval)
+        try:
+            while True:
+                await self._renew()
+                if self._migration is not None and not self.finished.is_set():
+                    await self._sample_within(interval, self._migration.slot)
+                self._confirm()
+                await asyncio.sleep(interval)
+        finally:
+            await self._stop_sampling()
 
     async def _renew(self) -> None:
         migration = await self.lease.beat(self._statistics())
@@ -82,6 +90,22 @@ class Pulse:
         self.metrics.set_phase(migration.phase)
         if migration.phase is Phase.DONE:
             self.finished.set()
+
+    async def _sample_within(self, seconds: float, slot_name: str) -> None:
+        """Go on after ``seconds`` without an answer; the lag is unknown until it comes."""
+        if self._sampling is None:
+            self._sampling = asyncio.create_task(self._sample(slot_name))
+        await asyncio.wait([self._sampling], timeout=seconds)
+        if self._sampling.done():
+            sampled, self._sampling = self._sampling, None
+            sampled.result()
+        else:
+            self.metrics.set_lag(None, None)
+
+    async def _stop_sampling(self) -> None:
+        if self._sampling is not None:
+            self._sampling.cancel()
+            await asyncio.gather(self._sampling, return_exceptions=True)
 
     async def _sample(self, slot_name: str) -> None:
         """Read the slot and the end of the source's WAL; the lag's clock is the source's."""
@@ -123,7 +147,7 @@ class Pulse:
 
     def _statistics(self) -> dict[str, Any]:
         slot, counters = self._slot, self.counters
-        known = slot is not None and counters.progress != INVALID
+        known = slot is not None and self._sampling is None and counters.progress != INVALID
         return {
             "lag_bytes": self._lag_bytes(slot) if slot is not None and known else None,
             "lag_seconds": self.lag.seconds(counters.progress, slot.now.timestamp()) if slot and known else None,

@@ -82,7 +82,7 @@ class Session:
         try:
             await _first_of(self._work(stream=stream), self._pulse.run(self._settings.status_interval))
         except psycopg.Error as error:
-            raise translate(error, Side.TARGET, "reading the control tables") from None
+            raise translate(error, Side.TARGET, "working on the migration") from None
         except ReplicatorError as error:
             await self._record(error)
             raise
@@ -127,14 +127,14 @@ class Session:
     async def _lost_keys(self, error: ReplicatorError) -> list[str]:
         """What drops the keys and CHECKs that the source has no more from the table of an error."""
         async with connected(self._settings.target, Side.TARGET, "worker schema") as target:
-            with reporting(Side.SOURCE, "looking at the source's keys", SourceError):
+            with reporting(Side.SOURCE, "comparing the keys of both sides", SourceError):
                 found = await lost_keys_above(self._source, target)
         return [statement for table, drops in found.items() if _names(error, table) for statement in drops]
 
     async def _look(self) -> Deploy:
         migration = await control.read_migration(self._lease.connection)
         async with connected(self._settings.target, Side.TARGET, "worker schema") as target:
-            with reporting(Side.SOURCE, "looking at the source's schema", SourceError):
+            with reporting(Side.SOURCE, "comparing the tables of both sides", SourceError):
                 published = await published_tables(self._source, migration.publications if migration else ())
                 publications = migration.publications if migration else ()
                 return await look(self._settings, self._source, target, published, publications)

@@ -18,7 +18,7 @@ from replicator.errors import MigrationRemovedError, ReplicatorError, Side, Unkn
 from replicator.lag import LagTracker
 from replicator.lease import Lease, hold_lease
 from replicator.model import Phase
-from replicator.postgres import connected
+from replicator.postgres import Connection, connected
 from replicator.retries import is_retryable, retry_policy
 from replicator.session import Session
 
@@ -75,7 +75,7 @@ class Worker:
                 if await self._is_done(lease):
                     working_since = time.monotonic()
                     await self._idle(lease)
-                async with connected(self._settings.source, Side.SOURCE, "worker") as source:
+                async with self._source(lease) as source:
                     working_since = time.monotonic()
                     self._health.source_connected = True
                     session = Session(
@@ -112,6 +112,21 @@ class Worker:
     async def _is_done(lease: Lease) -> bool:
         migration = await lease.beat({})
         return migration is not None and migration.phase is Phase.DONE
+
+    @contextlib.asynccontextmanager
+    async def _source(self, lease: Lease) -> AsyncIterator[Connection]:
+        """A session on the source, which may take long to answer: the heartbeat goes on meanwhile."""
+        async with contextlib.AsyncExitStack() as stack:
+            session = connected(self._settings.source, Side.SOURCE, "worker")
+            connecting = asyncio.create_task(stack.enter_async_context(session))
+            try:
+                while not (await asyncio.wait([connecting], timeout=self._settings.status_interval))[0]:
+                    await lease.beat({})
+                    self._health.renew(time.monotonic())
+            finally:
+                connecting.cancel()
+                await asyncio.gather(connecting, return_exceptions=True)
+            yield connecting.result()
 
     async def _idle(self, lease: Lease) -> NoReturn:
         """After the cutover: hold nothing on the source, and only say that the worker lives."""

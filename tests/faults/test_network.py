@@ -6,9 +6,13 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from tests.faults.stage import Stage, seeded
+from tests.faults.conftest import StageFactory
+from tests.faults.stage import Stage, seeded, wait_told
+from tests.fixtures.databases import Database
 from tests.fixtures.migration import add_ballast
 from tests.fixtures.proxy import Proxy
+from tests.fixtures.waiting import wait_until
+from tests.fixtures.worker import Worker
 
 Failure = Callable[[Proxy, random.Random], None]
 
@@ -63,4 +67,29 @@ def test_a_network_that_fails_at_random_moments(own_stage: Stage, moment: str) -
 
     migration.wait_streaming()
 
+    migration.assert_equal()
+
+
+@pytest.mark.fault("network", "nothing comes from the source for three times the lease", "keeps the lease, goes on")
+@pytest.mark.parametrize("moment", ["stream", "connect"])
+def test_a_source_that_says_nothing_does_not_make_the_worker_look_dead(
+    source: Database, target: Database, new_stage: StageFactory, moment: str
+) -> None:
+    lease = 3
+    stage = new_stage(source, target, lease_timeout=lease)
+    migration = stage.migration
+    migration.start()
+    second = Worker(migration.settings, migration.worker.log_file.with_suffix(".second"))
+    second.start()
+    wait_until(lambda: "another worker has the lease" in second.log, what="the second waits")
+
+    stage.to_source.deaf()
+    if moment == "connect":
+        stage.to_source.cut()
+        wait_told(migration, "session lost, trying again")
+    time.sleep(3 * lease)
+    second.kill()
+    stage.to_source.hear()
+
+    assert "the other worker is silent" not in second.log + migration.worker.log
     migration.assert_equal()

@@ -1,4 +1,7 @@
-"""Law 7: whatever a server, a database or a role sets, every session prints and reads values in the same way."""
+"""Law 7: whatever a server, a database or a role sets, every session prints and reads values in the same way.
+
+And law 9: what goes wrong in a session is told of its side.
+"""
 
 from collections.abc import Mapping
 from typing import Final
@@ -7,8 +10,8 @@ import pytest
 from psycopg import sql
 
 from bootstrap.driver import connected as asyncpg_session
-from replicator.errors import Side
-from replicator.postgres import Connection, connect, connected
+from replicator.errors import CutoverError, ReplicatorError, ServerUnavailableError, Side, SourceError, TargetError
+from replicator.postgres import Connection, connect, connected, reporting
 from tests.fixtures.databases import Database
 
 # written out once more, since a name that is dropped from the code would be dropped from the test with it
@@ -108,3 +111,27 @@ async def test_law_7_the_search_path_of_the_application_stays_on_the_target(targ
 
     assert row == ("app, public",)
     assert copied == "app, public"
+
+
+# --- law 9 ------------------------------------------------------------------------------------------------------------
+
+
+async def test_law_9_an_error_is_of_the_server_that_raised_it(source: Database, target: Database) -> None:
+    """Whatever the work is about that asks both servers in turn."""
+    for database, of, about in (
+        (target, Side.TARGET, SourceError),
+        (source, Side.SOURCE, TargetError),
+        (source, Side.SOURCE, CutoverError),
+    ):
+        other = Side.SOURCE if of is Side.TARGET else Side.TARGET
+        async with connected(database.dsn, of, "test") as session:
+            with pytest.raises(ReplicatorError) as refused, reporting(other, "comparing both sides", about):
+                await session.execute("SELECT 1 / 0")
+            assert type(refused.value) is {SourceError: TargetError, TargetError: SourceError}.get(about, about)
+            assert refused.value.side is of
+
+            pid = session.info.backend_pid
+            database.execute(f"SELECT pg_terminate_backend({pid})", superuser=True)
+            with pytest.raises(ServerUnavailableError) as lost, reporting(other, "comparing both sides", about):
+                await session.execute("SELECT 1")
+            assert lost.value.side is of
