@@ -134,9 +134,15 @@ def _drop(relation: Relation, column: str) -> str:
 
 
 def _column(relation: Relation, name: str, found: dict[str, object] | None) -> TargetColumn:
-    if found is None or found["generated"]:
-        lacks = "is generated" if found else "does not exist"
-        raise SchemaMismatchError(f"column {name} of {relation.table} {lacks} on the target")
+    if found is None:
+        raise SchemaMismatchError(f"column {name} of {relation.table} does not exist on the target")
+    if found["generated"]:
+        change = sql.SQL("ALTER TABLE {} ALTER COLUMN {} DROP EXPRESSION")
+        statement = change.format(qualified(relation.table), sql.Identifier(name)).as_string()
+        raise SchemaMismatchError(
+            f"column {name} of {relation.table} is generated on the target, and the source sends it",
+            hint=f"Run on the target: {statement}; the worker goes on by itself then.",
+        )
     return TargetColumn(
         name,
         str(found["type"]),

@@ -4,7 +4,7 @@ Source: PostgreSQL documentation, "System Views" (pg_publication_tables); the me
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, LiteralString, NamedTuple
 
@@ -15,6 +15,9 @@ from replicator.postgres import Connection
 
 COLUMN_LISTS_SINCE: Final = 150_000
 """The server version that brought column lists and row filters to publications."""
+
+GENERATED_SINCE: Final = 180_000
+"""The server version that can publish generated columns; earlier ones only list them in pg_publication_tables."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +85,9 @@ SELECT c.oid, n.nspname AS schema, c.relname AS name, c.relreplident AS identity
 """
 
 _COLUMNS: Final[LiteralString] = """
-SELECT attrelid AS oid, attname AS name
+SELECT attrelid AS oid, attname AS name, attgenerated <> '' AS generated
   FROM pg_catalog.pg_attribute
- WHERE attrelid = ANY (%s) AND attnum > 0 AND NOT attisdropped AND attgenerated = ''
+ WHERE attrelid = ANY (%s) AND attnum > 0 AND NOT attisdropped
  ORDER BY attrelid, attnum
 """
 
@@ -131,10 +134,11 @@ class Entry(NamedTuple):
 
 
 class Column(NamedTuple):
-    """A column that holds a value of its own."""
+    """A column; a ``generated`` one holds no value of its own."""
 
     oid: int
     name: str
+    generated: bool
 
 
 class Relation(NamedTuple):
@@ -154,7 +158,7 @@ async def published_tables(connection: Connection, publications: Sequence[str]) 
     """Every table that a stream of these publications sends, merged as the server merges them, in name order.
 
     Raises SourceError when a publication does not exist, or when together they send a table's changes so that updates
-    would miss their rows, or so that the server itself refuses.
+    would miss their rows, so that the server itself refuses, or with generated columns.
     """
     names = list(publications)
     known = await fetch(connection, Publication, _PUBLICATIONS, names)
@@ -172,10 +176,27 @@ async def published_tables(connection: Connection, publications: Sequence[str]) 
     )
     oids = list(dict.fromkeys(entry.oid for entry in entries))
     columns: dict[int, list[str]] = defaultdict(list)
+    generated = set()
     for column in await fetch(connection, Column, _COLUMNS, oids):
-        columns[column.oid].append(column.name)
+        if column.generated:
+            generated.add((column.oid, column.name))
+        else:
+            columns[column.oid].append(column.name)
+    if connection.info.server_version >= GENERATED_SINCE:
+        _refuse_generated(entries, generated)
     relations = await fetch(connection, Relation, _PARTS, oids)
     return merge_entries({publication.name: publication for publication in known}, entries, columns, relations)
+
+
+def _refuse_generated(entries: Iterable[Entry], generated: Container[tuple[int, str]]) -> None:
+    for entry in entries:
+        if sent := [name for name in entry.columns or () if (entry.oid, name) in generated]:
+            raise SourceError(
+                f"publication {entry.publication} sends the generated column {sent[0]} of "
+                f"{TableName(entry.schema, entry.name)}, which the target computes itself",
+                hint="Take it out of the publication's column list, or run ALTER PUBLICATION … SET "
+                "(publish_generated_columns = none).",
+            )
 
 
 def merge_entries(
