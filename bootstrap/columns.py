@@ -39,7 +39,7 @@ SELECT n.nspname AS schema, c.relname AS relation, a.attname AS name, t.units,
 _TARGET: Final[LiteralString] = """
 SELECT n.nspname AS schema, c.relname AS relation, a.attname AS name,
        pg_catalog.format_type(a.atttypid, a.atttypmod) AS type,
-       a.attnotnull AND NOT a.atthasdef AND a.attidentity = '' AS required
+       a.attnotnull AND NOT a.atthasdef AND a.attidentity = '' AS required, a.attgenerated <> '' AS computed
   FROM unnest(%s::text[], %s::text[]) w(schema, name)
   JOIN pg_catalog.pg_namespace n ON n.nspname = w.schema
   JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = w.name AND c.relkind IN ('r', 'p')
@@ -84,6 +84,11 @@ class Column(NamedTuple):
         """The table that it was declared in."""
         return TableName(self.schema, self.relation)
 
+    def replacement(self) -> str:
+        """What puts it in the place of the target's column of its name."""
+        drop = sql.SQL("ALTER TABLE {} DROP COLUMN {}").format(qualified(self.table), sql.Identifier(self.name))
+        return f"{drop.as_string()}; {self.statement()}"
+
     def statement(self) -> str:
         """What adds it to the target."""
         value: sql.Composable = sql.SQL("")
@@ -104,10 +109,11 @@ class Column(NamedTuple):
 
 
 class TargetColumn(NamedTuple):
-    """A column of the target: its type, and whether only the source can give it a value."""
+    """A column of the target: its type, whether only the source can give it a value, and whether nobody can."""
 
     type: str
     required: bool
+    computed: bool
 
 
 class _Place(NamedTuple):
@@ -116,6 +122,7 @@ class _Place(NamedTuple):
     name: str | None
     type: str
     required: bool
+    computed: bool
 
 
 async def read_source_columns(source: Connection, oids: Sequence[int]) -> list[Column]:
@@ -139,7 +146,7 @@ async def read_target_columns(
     for row in rows:
         columns = found[TableName(row.schema, row.relation)]
         if row.name is not None:
-            columns[row.name] = TargetColumn(row.type, row.required)
+            columns[row.name] = TargetColumn(row.type, row.required, row.computed)
     return dict(found)
 
 

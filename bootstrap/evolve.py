@@ -52,7 +52,8 @@ class Deploy:
 
     ``outdated`` tables fit, but have other files or altered columns than were recorded. ``on_target``: the columns of
     the tables that are there; ``declared``: the tables that those are inherited from which have to change; ``surplus``:
-    by oid of the source, the target's tables and columns that only the source could give a value, and does not.
+    by oid of the source, the target's tables and columns that only the source could give a value, and does not;
+    ``held``: the columns that the source computes, and the target holds values of, which nobody sends.
     """
 
     mode: SchemaMode
@@ -63,6 +64,7 @@ class Deploy:
     on_target: Mapping[TableName, Mapping[str, TargetColumn]]
     declared: Mapping[tuple[TableName, str], TableName]
     surplus: Mapping[int, Sequence[tuple[TableName, str]]]
+    held: Sequence[Column]
 
     def fits(self, item: Changed) -> bool:
         """Whether the target has what the table is now, or gets it when the rows come again."""
@@ -167,16 +169,18 @@ async def look(
     names = {*(t.table for t in tables), *(r.table for r in records.values()), *(c.table for c in columns)}
     there = await read_target_columns(target, names)
     surplus = {table.oid: list(_surplus(table, there.get(table.table, {}), changed)) for table in tables}
+    placed = list(_placed(columns, there, changed))
     return Deploy(
         settings.schema_mode,
         changed,
         # a TRUNCATE that is not published is found by the cutover, by the files that were copied
         [i for i in known if i not in changed and i.table.publishes_truncate and i.before.is_outdated(i.now)],
-        _lacking(_placed(columns, there, changed), there, changed),
+        _lacking(placed, there, changed),
         labels,
         there,
         await _declared(target, changed, surplus),
         surplus,
+        [c for c in placed if c.generated and (at := there.get(c.table, {}).get(c.name)) and not at.computed],
     )
 
 

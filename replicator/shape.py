@@ -30,8 +30,9 @@ class Shape:
     """``columns`` by attribute number, ``files`` (relfilenodes) by part, of which the ``filled`` hold pages.
 
     ``entries`` are the rows of the publications' catalogs that publish it, each with what changes when it is altered.
-    ``of_root``: changes travel under the name of a partitioned table, whose parts are its leaves. ``others`` are its
-    generated columns, and those that the target had besides when this was recorded, perhaps dropped on the source.
+    ``of_root``: changes travel under the name of a partitioned table, whose parts are its leaves. ``computed`` are its
+    generated columns by attribute number, names and types; ``others`` the names of those and of what the target had
+    besides when this was recorded, perhaps dropped on the source.
     ``labels`` are the values of the enums in its columns, by object id: that is what rows hold.
     """
 
@@ -42,13 +43,16 @@ class Shape:
     of_root: bool = False
     others: frozenset[str] = frozenset()
     labels: Mapping[int, str] = field(default_factory=dict)
+    computed: Mapping[int, tuple[str, str]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """As the control tables keep it."""
         columns = {str(n): [c.name, c.type, sorted(map(list, c.kinds)), c.version] for n, c in self.columns.items()}
         files = {str(oid): node for oid, node in self.files.items()}
         labels = {str(oid): label for oid, label in self.labels.items()}
+        computed = {str(n): [name, kind] for n, (name, kind) in self.computed.items()}
         parts = {"files": files, "filled": sorted(self.filled), "of_root": self.of_root, "labels": labels}
+        parts["computed"] = computed
         return {"columns": columns, "entries": sorted(self.entries), "others": sorted(self.others), **parts}
 
     @classmethod
@@ -65,6 +69,7 @@ class Shape:
             value["of_root"],
             frozenset(value["others"]),
             {int(oid): label for oid, label in value["labels"].items()},
+            {int(n): (name, kind) for n, (name, kind) in value["computed"].items()},
         )
 
     def names_follow(self, relation: Relation) -> bool:
@@ -98,9 +103,12 @@ class Shape:
         return [column.name for n, column in self.columns.items() if n not in now.columns]
 
     def reused(self, now: Self) -> frozenset[str]:
-        """The names that mean another column now than the target's column of that name holds."""
+        """The names that mean another column now than the target's column of that name holds, or computes."""
         before = {column.name: number for number, column in self.columns.items()}
-        return frozenset(c.name for n, c in now.columns.items() if before.get(c.name, n) != n or c.name in self.others)
+        held = {c.name for n, c in now.columns.items() if before.get(c.name, n) != n or c.name in self.others}
+        known = self.others.union(before)
+        other = (column for n, column in now.computed.items() if self.computed.get(n) != column)
+        return frozenset(held.union(name for name, _ in other if name in known))
 
     def left_to_others(self, now: Self) -> frozenset[str]:
         """The reused names whose former column has no name any more, on the source."""

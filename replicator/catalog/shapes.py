@@ -91,10 +91,10 @@ async def read_shapes(
 ) -> dict[int, Shape]:
     """The shape of each table by its oid, as the connection's snapshot sees it."""
     columns: dict[int, dict[int, ShapeColumn]] = defaultdict(dict)
-    generated: dict[int, set[str]] = defaultdict(set)
+    computed: dict[int, dict[int, tuple[str, str]]] = defaultdict(dict)
     for c in await fetch(connection, _Column, _COLUMNS, [table.oid for table in tables]):
         if c.generated:
-            generated[c.oid].add(c.name)
+            computed[c.oid][c.number] = (c.name, c.type)
             continue
         columns[c.oid][c.number] = ShapeColumn(c.name, c.type, frozenset([(c.type_oid, c.modifier)]), c.version)
     labels: dict[int, dict[int, str]] = defaultdict(dict)
@@ -111,8 +111,9 @@ async def read_shapes(
             frozenset(entries[table.oid]),
             frozenset(part.oid for part in table.parts if part.main_size),
             of_root=any(part.oid != table.oid for part in table.parts),
-            others=frozenset(generated[table.oid]),
+            others=frozenset(name for name, _ in computed[table.oid].values()),
             labels=labels[table.oid],
+            computed=computed[table.oid],
         )
         for table in tables
     }

@@ -1,7 +1,7 @@
 """With REPLICATOR_SCHEMA=existing, every published table and column must have its place on the target."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, LiteralString, NamedTuple
 
@@ -51,10 +51,11 @@ class Column(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """A table and the columns that the stream will carry."""
+    """A table and the columns that the stream will carry; it leaves out those that are ``computed``."""
 
     table: TableName
     columns: frozenset[str]
+    computed: frozenset[str] = frozenset()
 
 
 async def places(pair: Pair) -> list[Finding]:
@@ -85,11 +86,17 @@ async def _emptiness(target: Connection, columns: Mapping[TableName, Sequence[Co
 async def _sent(source: Source) -> list[Sent]:
     if source.settings.publications:
         published = await published_tables(source.connection, source.settings.publications)
-        return [Sent(table.table, frozenset(table.columns)) for table in published]
-    planned = plan(source.tables, source.settings)
-    names = [table.table for table in (*planned.complete, *planned.insert_only)]
-    columns = await _columns(source.connection, names)
-    return [Sent(name, frozenset(c.name for c in columns.get(name, ()) if not c.generated)) for name in names]
+        sent: dict[TableName, Collection[str] | None] = {table.table: table.columns for table in published}
+    else:
+        planned = plan(source.tables, source.settings)
+        sent = {table.table: None for table in (*planned.complete, *planned.insert_only)}
+    found = []
+    columns = await _columns(source.connection, list(sent))
+    for table, published_columns in sent.items():
+        plain = (c.name for c in columns.get(table, ()) if not c.generated)
+        computed = frozenset(c.name for c in columns.get(table, ()) if c.generated)
+        found.append(Sent(table, frozenset(plain if published_columns is None else published_columns), computed))
+    return found
 
 
 async def _columns(connection: Connection, tables: Sequence[TableName]) -> dict[TableName, list[Column]]:
@@ -129,9 +136,11 @@ def _column_findings(sent: Sent, columns: Sequence[Column]) -> list[Finding]:
     if not columns:
         return []
     writable = {column.name for column in columns if not column.generated}
+    held = sorted(sent.computed & writable)
     unfilled = [column.name for column in columns if column.required and column.name not in sent.columns]
     verdicts = (
         (sorted(sent.columns - writable), "has no column for", "Add the columns, not generated ones, to the table."),
+        (held, "holds values of columns that are generated on the source:", "Let the target compute them, too."),
         (unfilled, "has columns that are NOT NULL without a default and not published:", "Give them a default."),
     )
     return [

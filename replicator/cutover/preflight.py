@@ -122,6 +122,12 @@ async def _look_at_schema(
         by_remedy.setdefault(remedy, []).append(table)  # partitions change with the table above them
     for remedy, tables in by_remedy.items():
         found.obstacles.append(Obstacle(f"{titles(tables)} has another shape on the source", remedy, Side.TARGET))
+    found.obstacles.extend(
+        Obstacle(
+            f"column {column.name} of {column.table} is generated on the source only", column.replacement(), Side.TARGET
+        )
+        for column in deploy.held
+    )
     if deploy.labels:
         remedy = "; ".join(statement for label in deploy.labels for statement in label.statements())
         found.obstacles.append(Obstacle("enums of the target lack values", remedy, Side.TARGET))

@@ -1,5 +1,6 @@
 """The app goes on deploying while the worker streams: what changes its schema arrives, or waits for its operator."""
 
+import re
 from functools import partial
 from typing import Any, Final
 
@@ -435,6 +436,75 @@ def test_a_column_that_came_before_its_table_was_renamed_arrives(migration: Migr
 
     migration.assert_equal()
     assert migration.target.fetch("SELECT more FROM remarks WHERE id > 100 ORDER BY id") == [("x",), ("y",)]
+
+
+ADD_GENERATED: Final = "ADD COLUMN {} GENERATED ALWAYS AS ({}) STORED"
+
+
+@pytest.mark.parametrize(
+    ("version", "change", "quiet"),
+    [
+        ("source", "ALTER TABLE notes ALTER COLUMN half DROP EXPRESSION", False),
+        ("source", "ALTER TABLE notes DROP COLUMN half, ADD COLUMN half int DEFAULT 7", False),
+        ("source", f"ALTER TABLE notes DROP COLUMN half, {ADD_GENERATED.format('half int', 'extra / 3.0')}", True),
+        ("source_15", f"ALTER TABLE notes DROP COLUMN half, {ADD_GENERATED.format('half int', 'extra / 3.0')}", True),
+        ("source", "ALTER TABLE notes ALTER COLUMN half TYPE bigint", False),
+        ("source", f"ALTER TABLE notes DROP COLUMN body, {ADD_GENERATED.format('body text', 'extra::text')}", True),
+        ("source_15", f"ALTER TABLE notes DROP COLUMN body, {ADD_GENERATED.format('body text', 'extra::text')}", False),
+        ("source", "ALTER TABLE notes DROP COLUMN body; ALTER TABLE notes RENAME COLUMN half TO body", False),
+    ],
+)
+def test_law_4_no_row_keeps_what_a_column_held_that_is_computed_now_or_the_other_way_round(
+    request: pytest.FixtureRequest,
+    target: Database,
+    make_migration: MigrationMaker,
+    version: str,
+    change: str,
+    quiet: bool,
+) -> None:
+    """Given a column that is dropped and comes again by its name, nobody sends what it computes."""
+    source: Database = request.getfixturevalue(version)
+    migration = make_migration(source, target, rows=20, recheck_interval=0.5, schema_interval=0.3)
+    source.execute(
+        "CREATE TABLE notes (id int PRIMARY KEY, body text, extra int,"
+        " half int GENERATED ALWAYS AS (extra / 2.0) STORED);"
+        "CREATE INDEX ON notes (half);"
+        "INSERT INTO notes SELECT n, 'note ' || n, n FROM generate_series(1, 50) n"
+    )
+    migration.start()
+
+    source.execute(change)
+    if not quiet:
+        source.execute("INSERT INTO notes (id, extra) VALUES (51, 2147483647); UPDATE notes SET extra = 1 WHERE id < 5")
+
+    wait_until(partial(_has_followed_since, migration, 1), what="the change is followed")
+    migration.finish()
+
+
+def test_law_4_a_column_of_the_users_own_target_that_the_source_computes_now_keeps_the_cutover_from_beginning(
+    source: Database, target: Database, make_worker: WorkerMaker
+) -> None:
+    """Given REPLICATOR_SCHEMA=existing, then the cutover tells the statements."""
+    for database in (source, target):
+        database.execute("CREATE TABLE notes (id int PRIMARY KEY, body text)")
+    source.execute("INSERT INTO notes VALUES (1, 'a')")
+    settings = settings_for(source, target, REPLICATOR_SCHEMA="existing", schema_interval=0.3)
+    worker = make_worker(settings)
+    worker.start()
+    wait_for_phase(target, Phase.STREAMING, worker)
+    source.execute("ALTER TABLE notes DROP COLUMN body, ADD COLUMN body text GENERATED ALWAYS AS (id::text) STORED")
+    wait_until(lambda: "the table comes again" in worker.log, what="a round")
+    wait_caught_up(source, target, worker)
+
+    refused = run_command(settings, "cutover")
+
+    assert refused.returncode == 1
+    assert "column body of public.notes is generated on the source only" in refused.stderr
+    remedy = re.search(r"(ALTER TABLE .*STORED)", refused.stderr)
+    assert remedy is not None
+    target.execute(remedy[1])
+    assert run_command(settings, "cutover").returncode == 0
+    assert differences(source, target) == []
 
 
 def test_another_expression_of_a_generated_column_keeps_the_cutover_from_beginning(migration: Migration) -> None:

@@ -170,6 +170,17 @@ def test_given_a_table_without_the_place_for_every_column_it_is_blocked(columns:
     assert words in finding.message
 
 
+def test_given_a_column_that_only_the_source_computes_it_is_blocked() -> None:
+    sent = [Sent(TABLE, frozenset({"id"}), frozenset({"v"}))]
+
+    (finding,) = places_verdict(sent, {TABLE: [column("id"), column("v")]})
+
+    assert blocking([finding])
+    assert "generated on the source: v" in finding.message
+    assert places_verdict(sent, {TABLE: [column("id"), column("v", generated=True)]}) == []
+    assert places_verdict(sent, {TABLE: [column("id")]}) == []
+
+
 def test_given_extra_columns_in_another_order_the_place_is_good() -> None:
     columns = [column("extra"), column("v", required=True), column("id")]
 
