@@ -88,6 +88,17 @@ async def different_labels(
     ]
 
 
+async def disordered(source: Connection, target: Connection, schemas: Sequence[str]) -> list[TableName]:
+    """The enums of both sides in these schemas whose values have another order, by which rows are sorted."""
+    theirs = {TableName(enum.schema, enum.name): enum.labels for enum in await _read_enums(target, schemas)}
+    return [
+        TableName(enum.schema, enum.name)
+        for enum in await _read_enums(source, schemas)
+        if (labels := theirs.get(TableName(enum.schema, enum.name))) is not None
+        and [label for label in enum.labels if label in labels] != [label for label in labels if label in enum.labels]
+    ]
+
+
 async def _read_enums(connection: Connection, schemas: Sequence[str]) -> list[Enum]:
     cursor = await connection.cursor(row_factory=class_row(Enum)).execute(_ENUMS, [list(schemas)])
     return await cursor.fetchall()

@@ -19,6 +19,7 @@ from bootstrap.lost_keys import lost_keys, replaced_keys
 from bootstrap.making import make_entries, make_schema
 from bootstrap.schema import OWNED_KINDS, app_schemas, dump_app, key_statements, owners_of
 from bootstrap.sequences import rename_sequences
+from bootstrap.types import rename_types
 from replicator import control
 from replicator.config import Settings
 from replicator.control import Deferred
@@ -92,6 +93,7 @@ async def make_needed(settings: Settings, source: Connection, target: Connection
     plan = await dump_app(settings, source, None)
     schemas = await app_schemas(source, settings)
     await rename_sequences(source, target, epoch, schemas)
+    await rename_types(source, target, epoch, schemas)
     there = await made_already(target)
     tables = await _tables(target)
     cursor = await source.execute(_WITH_TABLES)

@@ -27,6 +27,8 @@ from bootstrap.places import (
 from bootstrap.refresh import make_needed
 from bootstrap.schema import app_schemas, copy_schema, copy_tables_schema
 from bootstrap.snapshot import Keeper, keep_snapshot
+from bootstrap.types import STEP as TYPES_STEP
+from bootstrap.types import note_types
 from bootstrap.work import Work, needing_round
 from replicator import control
 from replicator.catalog import PublishedTable, read_shapes
@@ -83,10 +85,14 @@ class Round:
             await add(self._work.target, self._work.epoch, deploy)
 
     async def _prepare_round(self) -> None:
-        """Before the snapshot, count writes: the cutover learns of every update that an insert-only copy lacks."""
+        """Before the snapshot, note the types' names, and count writes: the cutover learns of all that copies lack."""
         published = await self._work.published(self._work.source)
         waiting = needing_round(published, await self._work.known(published))
-        if not self._work.makes_schema:  # before a slot makes the source wait
+        if self._work.makes_schema:
+            if TYPES_STEP not in await control.read_steps(self._work.target):
+                schemas = await app_schemas(self._work.source, self._work.settings)
+                await note_types(self._work.source, self._work.target, schemas)
+        else:  # before a slot makes the source wait
             places = await find_places(self._work.target, waiting)
             require_places(waiting, places)
             require_logged(places.values())

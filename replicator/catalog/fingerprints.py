@@ -34,6 +34,9 @@ SELECT pg_catalog.md5(pg_catalog.concat_ws('/',
      FROM pg_catalog.pg_inherits WHERE inhrelid IN (SELECT oid FROM tables)),
   (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', enumtypid, enumlabel), ',' ORDER BY enumtypid, enumsortorder)
      FROM pg_catalog.pg_enum),
+  (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', t.oid, t.typname, t.typnamespace), ',' ORDER BY t.oid)
+     FROM pg_catalog.pg_type t LEFT JOIN pg_catalog.pg_class c ON c.oid = t.typrelid
+    WHERE t.typnamespace IN (TABLE app) AND (t.typtype IN ('e', 'd', 'r') OR c.relkind = 'c')),
   (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', oid, xmin), ',' ORDER BY oid) FROM publications),
   (SELECT pg_catalog.string_agg(oid::text, ',' ORDER BY oid)
      FROM pg_catalog.pg_publication_rel WHERE prpubid IN (SELECT oid FROM publications))))
@@ -81,7 +84,7 @@ SELECT pg_catalog.md5(pg_catalog.concat_ws('/',
 async def read_fingerprint(
     connection: Connection, exclude_schemas: Sequence[str], exclude_publications: Sequence[str] = ()
 ) -> str:
-    """A hash of what the app's deploys change: tables, columns, indexes, enums, and what is published."""
+    """A hash of what the app's deploys change: tables, columns, indexes, types, enums, and what is published."""
     parameters = {"schemas": list(exclude_schemas), "publications": list(exclude_publications)}
     row = await (await connection.execute(_FINGERPRINT, parameters)).fetchone()
     schemas = None

@@ -1,14 +1,16 @@
 """What must hold before the source is fenced. Everything that stands in the way is named at once, with its remedy."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, LiteralString
 
 from bootstrap.attributes import different_expressions, different_identities
 from bootstrap.domains import different_composites
 from bootstrap.evolve import look
+from bootstrap.labels import disordered
 from bootstrap.refresh import FOLLOWED_STEP, refresh_deferred
 from bootstrap.schema import app_schemas, dump_app
+from bootstrap.types import renamed_types
 from replicator import control
 from replicator.catalog import (
     PublishedTable,
@@ -52,6 +54,13 @@ _SUBSCRIBED: Final[LiteralString] = """
 SELECT EXISTS (SELECT FROM pg_catalog.pg_subscription s JOIN pg_catalog.pg_database d ON d.oid = s.subdbid
                 WHERE s.subenabled AND d.datname = pg_catalog.current_database())
 """
+
+_WAIT: Final = "Wait for the worker, or look at its log for the reason"
+_CHANGE_ATTRIBUTES: Final = "Change its attributes on the target as on the source"
+_SORT: Final = (
+    "Make a type with the values in the source's order on the target, give it to the columns with ALTER TABLE … "
+    "ALTER COLUMN … TYPE … USING …::text::…, and let it take over the name"
+)
 
 
 @dataclass(slots=True)
@@ -133,31 +142,48 @@ async def _look_at_schema(
         found.obstacles.append(Obstacle("enums of the target lack values", remedy, Side.TARGET))
     if unmade:
         names = ", ".join(f"{item.kind.lower()} {item.schema}.{item.name}" for item in unmade)
-        found.obstacles.append(
-            Obstacle(f"{names} is not made yet", "Wait for the worker, or look at its log for the reason", Side.TARGET)
-        )
+        found.obstacles.append(Obstacle(f"{names} is not made yet", _WAIT, Side.TARGET))
     if settings.schema_mode is SchemaMode.COPY:
-        with on(Side.SOURCE, "comparing identity and generated columns"):
+        with on(Side.SOURCE, "comparing columns and types"):
             schemas = await app_schemas(source, settings)
-            identities = await different_identities(source, target, schemas)
-            expressions = await different_expressions(source, target, schemas)
-            composites = await different_composites(source, target, schemas)
-        remedy = "Change its attributes on the target as on the source"
-        found.obstacles.extend(
-            Obstacle(f"type {name} is another one on the source", remedy, Side.TARGET) for name in composites
-        )
-        found.obstacles.extend(
-            Obstacle(f"{table} computes a column otherwise than the source", "; ".join(statements), Side.TARGET)
-            for table, statements in expressions.items()
-        )
-        found.obstacles.extend(
-            Obstacle(f"{table} numbers a column otherwise than the source", "; ".join(statements), Side.TARGET)
-            for table, statements in identities.items()
-        )
+            found.obstacles.extend(await _different_columns(source, target, schemas))
+            # values that are still to be renamed may look as if they were sorted otherwise
+            found.obstacles.extend(await _different_types(source, target, schemas, are_renamed=bool(deploy.labels)))
     if renews:
         plan = await dump_app(settings, source, None)
         with on(Side.TARGET, "renewing what waits for the cutover"):
             await refresh_deferred(settings, source, target, plan)
+
+
+async def _different_columns(source: Connection, target: Connection, schemas: Sequence[str]) -> list[Obstacle]:
+    found = [
+        Obstacle(f"{table} computes a column otherwise than the source", "; ".join(statements), Side.TARGET)
+        for table, statements in (await different_expressions(source, target, schemas)).items()
+    ]
+    found += [
+        Obstacle(f"{table} numbers a column otherwise than the source", "; ".join(statements), Side.TARGET)
+        for table, statements in (await different_identities(source, target, schemas)).items()
+    ]
+    return found
+
+
+async def _different_types(
+    source: Connection, target: Connection, schemas: Sequence[str], *, are_renamed: bool
+) -> list[Obstacle]:
+    found = [
+        Obstacle(f"type {name} is another one on the source", _CHANGE_ATTRIBUTES, Side.TARGET)
+        for name in await different_composites(source, target, schemas)
+    ]
+    found += [
+        Obstacle(f"type {old} is called {new} on the source", _WAIT, Side.TARGET)
+        for old, new in (await renamed_types(source, target, schemas)).items()
+    ]
+    if not are_renamed:
+        found += [
+            Obstacle(f"enum {name} sorts its values otherwise than on the source", _SORT, Side.TARGET)
+            for name in await disordered(source, target, schemas)
+        ]
+    return found
 
 
 async def inventory(settings: Settings, migration: Migration, source: Connection, target: Connection) -> Survey:

@@ -522,6 +522,49 @@ def test_another_expression_of_a_generated_column_keeps_the_cutover_from_beginni
     migration.finish()
 
 
+def test_types_get_the_names_that_the_app_has_given_them(migration: Migration) -> None:
+    """Given an enum, a domain, a composite and a range, of which two exchange their names and one gets a schema."""
+    migration.source.execute(
+        "CREATE TYPE feeling AS ENUM ('hot', 'cold'); CREATE DOMAIN word AS text; CREATE TYPE pair AS (a int, b int);"
+        "CREATE TYPE span AS RANGE (subtype = int); ALTER TABLE notes ADD f feeling, ADD w word, ADD p pair, ADD s span"
+    )
+    wait_until(lambda: migration.worker.log.count("added a column") == 4, what="the columns")
+    migration.source.execute(
+        "ALTER TYPE mood RENAME TO spare; ALTER TYPE feeling RENAME TO mood; ALTER TYPE spare RENAME TO feeling;"
+        "ALTER DOMAIN word RENAME TO words; CREATE SCHEMA other; ALTER TYPE pair SET SCHEMA other;"
+        "ALTER TYPE other.pair RENAME TO duo; ALTER TYPE span RENAME TO spans;"
+        "INSERT INTO notes VALUES (101, '', 1, 'sad', 'hot', 'x', ROW(1, 2), '[1,2)')"
+    )
+
+    wait_until(lambda: "renamed a type" in migration.worker.log, what="new names")
+
+    migration.source.execute("INSERT INTO notes VALUES (102, '', 1, 'happy', 'cold', 'y', ROW(3, 4), '[3,4)')")
+    migration.finish()
+    columns = (
+        "SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute"
+        " WHERE attrelid = 'notes'::regclass AND attnum > 0 ORDER BY attnum"
+    )
+    assert migration.target.fetch(columns) == migration.source.fetch(columns)
+    assert migration.target.value("SELECT count(*) FROM pg_type WHERE typname ~ '^(spare|word|pair|span)$'") == 0
+
+
+def test_an_enum_whose_values_sort_otherwise_keeps_the_cutover_from_beginning(migration: Migration) -> None:
+    """Given a type that took the place of another one, which has more values in another order."""
+    become = (
+        "CREATE TYPE moods AS ENUM ('happy', 'sad'); ALTER TABLE notes ALTER mood TYPE moods USING mood::text::moods;"
+        "DROP TYPE mood; ALTER TYPE moods RENAME TO mood"
+    )
+    migration.source.execute(become)
+    wait_until(partial(_has_followed_since, migration, 1), what="the change is followed")
+
+    refused = run_command(migration.settings, "cutover")
+
+    assert refused.returncode == 1
+    assert "enum public.mood sorts its values otherwise than on the source" in refused.stderr
+    migration.target.execute(become)
+    migration.finish()
+
+
 def test_a_quiet_table_of_another_shape_keeps_the_cutover_from_beginning(migration: Migration) -> None:
     """Given no change after a rename, when a cutover is asked for, then it refuses with the statement to run."""
     migration.source.execute("ALTER TABLE notes RENAME COLUMN body TO content")
