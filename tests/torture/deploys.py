@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
 from tests.torture.columns import NUMBERS
-from tests.torture.model import Column, ColumnType, Statement, Table, mostly, quoted
+from tests.torture.model import Column, ColumnType, Statement, Table, literal, mostly, quoted
 from tests.torture.statements import Writer
 from tests.torture.tables import Inventor, add_key, draft
 from tests.torture.types import BUILT_IN
@@ -35,6 +35,7 @@ _WIDER: Final = {
 """Types that a column may get instead of its own: with the same bytes, with other ones, or by another meaning."""
 
 _ADDED_DEFAULTS: Final = ("random()::numeric", "clock_timestamp()::text", "gen_random_uuid()::text")
+_ANEW: Final = "anew"
 _LABELS: Final = ("later", "much later", "O'Neil", "l\\ast")
 
 
@@ -67,6 +68,8 @@ class Deploys:
             (self._detach, 1),
             (self._replace_partition, 1),
             (self._add_label, 1),
+            (self._rename_label, 0.7),
+            (self._make_enum_anew, 0.7),
             (self._drop, 0.7),
             (self._drop_and_make_again, 0.7),
         )
@@ -214,12 +217,15 @@ class Deploys:
         return Deploy(statement, _renamed(table, {first.name: second.name, second.name: first.name}))
 
     def _name_again(self, table: Table) -> Deploy | None:
-        """A new column under the name of one that goes, or that is called otherwise from now on."""
+        """A new column, or a computed one, under the name of one that goes, or that is called otherwise from now on."""
         column = self._other(table)
         if column is None:
             return None
         rest = tuple(other for other in table.columns if other.name != column.name)
-        new = replace(self.inventor.columns.any(), name=column.name, definition="", nullable=True)
+        if mostly(self.inventor.random, 0.3):
+            new = replace(self.inventor.columns.generated(rest), name=column.name)
+        else:
+            new = replace(self.inventor.columns.any(), name=column.name, definition="", nullable=True)
         alter, name = f"ALTER TABLE {table.sql}", quoted(column.name)
         add = f"ADD COLUMN {new.sql}"
         if mostly(self.inventor.random, 0.5):
@@ -283,16 +289,58 @@ class Deploys:
     def _add_label(self, table: Table) -> Deploy | None:
         """A value more for the enum of the schema; all its columns may have it from now on."""
         random = self.inventor.random
-        enum = quoted(self.inventor.schema, "Mood")
-        label = "'" + random.choice(_LABELS).replace("'", "''") + "'"
+        label = literal(random.choice(_LABELS))
         place = random.choice(("", " BEFORE 'a'", " AFTER 'B'"))
         columns = tuple(
             replace(column, type=replace(column.type, values=(*column.type.values, label)))
-            if column.type.sql == enum
+            if column.type.sql == self._enum
             else column
             for column in table.columns
         )
-        return Deploy(f"ALTER TYPE {enum} ADD VALUE IF NOT EXISTS {label}{place}", replace(table, columns=columns))
+        statement = f"ALTER TYPE {self._enum} ADD VALUE IF NOT EXISTS {label}{place}"
+        return Deploy(statement, replace(table, columns=columns))
+
+    def _rename_label(self, table: Table) -> Deploy | None:
+        """Another name for a value: rows have it at once. What other tables write by the old name fails."""
+        columns = [column for column in table.columns if column.type.sql == self._enum]
+        if not columns:
+            return None
+        old, new = self.inventor.random.choice(columns[0].type.values), literal(self.inventor.random.choice(_LABELS))
+        renamed = tuple(
+            replace(column, type=replace(column.type, values=tuple(new if v == old else v for v in column.type.values)))
+            if column.type.sql == self._enum
+            else column
+            for column in table.columns
+        )
+        return Deploy(f"ALTER TYPE {self._enum} RENAME VALUE {old} TO {new}", replace(table, columns=renamed))
+
+    def _make_enum_anew(self, table: Table) -> Deploy | None:
+        """Another type of the same name and values for one table; others keep the former, by a name of its own."""
+        changes = [
+            f"ALTER COLUMN {name} DROP DEFAULT, ALTER COLUMN {name} TYPE {_ANEW} USING {name}::text::{_ANEW}"
+            for column in table.columns
+            if column.type.sql == self._enum and (name := quoted(column.name))
+        ]
+        if not changes:
+            return None
+        former = quoted(self.inventor.names.invent())
+        schema, name = quoted(self.inventor.schema), quoted("Mood")
+        statement = f"""DO $do$
+        DECLARE _labels text;
+        BEGIN
+          SELECT string_agg(quote_literal(enumlabel), ',' ORDER BY enumsortorder) INTO STRICT _labels
+            FROM pg_enum WHERE enumtypid = '{_inside(self._enum)}'::regtype;
+          EXECUTE 'CREATE TYPE {_ANEW} AS ENUM (' || _labels || ')';
+          ALTER TABLE {table.sql} {", ".join(changes)};
+          ALTER TYPE {self._enum} RENAME TO {former};
+          ALTER TYPE {_ANEW} RENAME TO {name};
+          ALTER TYPE {name} SET SCHEMA {schema};
+        END $do$"""
+        return Deploy(statement, table)
+
+    @property
+    def _enum(self) -> str:
+        return quoted(self.inventor.schema, "Mood")
 
     # --- keys ---------------------------------------------------------------------------------------------------------
 
