@@ -9,6 +9,7 @@ from typing import Final, LiteralString, NamedTuple
 from psycopg import sql
 from psycopg.rows import class_row
 
+from bootstrap.indexes import renamed_indexes
 from replicator import control
 from replicator.model import TableName
 from replicator.postgres import Connection, qualified
@@ -73,14 +74,18 @@ class _Key(NamedTuple):
 async def lost_keys(source: Connection, target: Connection, *, replaced: bool = True) -> dict[TableName, list[str]]:
     """By table of both sides, the statements that drop from the target what the source has no more.
 
-    Unique keys, exclusions and CHECKs; with ``replaced``, those as well that are others now under the same name.
+    Unique keys, exclusions and CHECKs; with ``replaced``, those as well that are others now under the same name. What
+    has only another name is not lost.
     """
     ours = {(key.table, key.name) for key in await _read(source)}
     if replaced:
         ours -= (await replaced_keys(source, target)).keys()
     tables = {TableName(*row) for row in await (await source.execute(_TABLES)).fetchall()}
+    renamed = await renamed_indexes(source, target, sorted({table.schema for table in tables}))
     found: dict[TableName, list[str]] = {}
     for key in await _read(target):
+        if TableName(key.schema, key.name) in renamed:
+            continue
         if key.table in tables and (key.table, key.name) not in ours:
             found.setdefault(key.table, []).append(key.drop())
     return found

@@ -12,6 +12,7 @@ import structlog
 
 from bootstrap.fingerprint import Fingerprint, read_app, read_ours
 from bootstrap.following import follow, publish
+from bootstrap.indexes import rename_indexes
 from bootstrap.keys import ANALYZE_STEP, CopiedTables, analyze_roots, make_rest
 from bootstrap.leaving import note_left
 from bootstrap.names import follow_names
@@ -20,6 +21,7 @@ from bootstrap.passing import pass_over
 from bootstrap.refresh import FOLLOWED_STEP, note_rest
 from bootstrap.rounds import Round, make_keys
 from bootstrap.schema import STEP as SCHEMA_STEP
+from bootstrap.schema import app_schemas
 from bootstrap.start import begin
 from bootstrap.work import Copying, Work, needing_round
 from monitoring.metrics import Metrics
@@ -74,6 +76,9 @@ class Bootstrap:
         while await self._is_unfinished():
             await Round(self._work).run(is_main=False)
         await pass_over(self._work.target, self._work.epoch)
+        if self._work.makes_schema:
+            schemas = await app_schemas(self._work.source, self._work.settings)
+            await rename_indexes(self._work.source, self._work.target, self._work.epoch, schemas)
         if plan is not None:
             renews = self._work.migration.phase is not Phase.CUTOVER
             await note_rest(

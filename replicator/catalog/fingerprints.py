@@ -28,8 +28,9 @@ SELECT pg_catalog.md5(pg_catalog.concat_ws('/',
   (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', attrelid, attnum, xmin), ','
           ORDER BY attrelid, attnum) FROM pg_catalog.pg_attribute
     WHERE attrelid IN (SELECT oid FROM tables WHERE relkind IN ('r', 'p')) AND attnum > 0 AND NOT attisdropped),
-  (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', indexrelid, indisvalid), ',' ORDER BY indexrelid)
-     FROM pg_catalog.pg_index WHERE indrelid IN (SELECT oid FROM tables)),
+  (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', indexrelid, indisvalid, relname), ',' ORDER BY indexrelid)
+     FROM pg_catalog.pg_index JOIN pg_catalog.pg_class ON pg_class.oid = indexrelid
+    WHERE indrelid IN (SELECT oid FROM tables)),
   (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', inhrelid, inhparent), ',' ORDER BY inhrelid, inhparent)
      FROM pg_catalog.pg_inherits WHERE inhrelid IN (SELECT oid FROM tables)),
   (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', enumtypid, enumlabel), ',' ORDER BY enumtypid, enumsortorder)
@@ -56,7 +57,8 @@ versions(catalog, oid, version) AS (
   UNION ALL SELECT 'rule', oid, xmin::text FROM pg_catalog.pg_rewrite WHERE ev_class IN (SELECT oid FROM tables)
   UNION ALL SELECT 'policy', oid, xmin::text FROM pg_catalog.pg_policy WHERE polrelid IN (SELECT oid FROM tables)
   UNION ALL SELECT 'statistics', oid, xmin::text FROM pg_catalog.pg_statistic_ext WHERE stxnamespace IN (TABLE app)
-  UNION ALL SELECT 'index', indexrelid, indisvalid::text FROM pg_catalog.pg_index
+  UNION ALL SELECT 'index', indexrelid, pg_catalog.concat_ws(' ', indisvalid, relname)
+              FROM pg_catalog.pg_index JOIN pg_catalog.pg_class ON pg_class.oid = indexrelid
              WHERE indrelid IN (SELECT oid FROM tables)
   UNION ALL SELECT 'partition', inhrelid, inhparent::text FROM pg_catalog.pg_inherits
              WHERE inhrelid IN (SELECT oid FROM tables)

@@ -7,6 +7,7 @@ from typing import Final, LiteralString
 from bootstrap.attributes import different_expressions, different_identities
 from bootstrap.domains import different_composites
 from bootstrap.evolve import look
+from bootstrap.indexes import renamed_indexes
 from bootstrap.labels import disordered
 from bootstrap.refresh import FOLLOWED_STEP, refresh_deferred
 from bootstrap.schema import app_schemas, dump_app
@@ -147,6 +148,10 @@ async def _look_at_schema(
         with on(Side.SOURCE, "comparing columns and types"):
             schemas = await app_schemas(source, settings)
             found.obstacles.extend(await _different_columns(source, target, schemas))
+            found.obstacles.extend(
+                Obstacle(f"index {old} is called {new} on the source", _WAIT, Side.TARGET)
+                for old, new in (await renamed_indexes(source, target, schemas)).items()
+            )
             # values that are still to be renamed may look as if they were sorted otherwise
             found.obstacles.extend(await _different_types(source, target, schemas, are_renamed=bool(deploy.labels)))
     if renews:

@@ -1,0 +1,92 @@
+"""Indexes and keys that have other names on the source: they were renamed, or came with a partition that was made.
+
+Source: PostgreSQL documentation, "System Catalogs" (pg_index, pg_constraint), ALTER INDEX: a constraint has the name
+of its index.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Final, LiteralString, NamedTuple
+from uuid import UUID
+
+import psycopg
+import structlog
+from psycopg import sql
+
+from replicator import control
+from replicator.catalog.query import fetch
+from replicator.errors import SchemaMismatchError, Side
+from replicator.model import TableName
+from replicator.postgres import Connection, qualified, translate
+
+log = structlog.get_logger(__name__)
+
+_INDEXES: Final[LiteralString] = """
+SELECT n.nspname AS schema, i.relname AS name, c.relname AS relation,
+       pg_catalog.concat_ws(' ', x.indisunique, x.indisprimary, k.contype, k.condeferrable, k.condeferred,
+         pg_catalog.substring(pg_catalog.pg_get_indexdef(i.oid), ' USING .*')) AS definition
+  FROM pg_catalog.pg_index x
+  JOIN pg_catalog.pg_class i ON i.oid = x.indexrelid
+  JOIN pg_catalog.pg_class c ON c.oid = x.indrelid
+  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+  LEFT JOIN pg_catalog.pg_constraint k ON k.conindid = i.oid AND k.conrelid = c.oid AND k.contype IN ('p', 'u', 'x')
+ WHERE x.indisvalid AND n.nspname = ANY (%s)
+ ORDER BY n.nspname, i.relname
+"""
+
+
+class _Index(NamedTuple):
+    schema: str
+    name: str
+    relation: str
+    definition: str
+
+
+async def renamed_indexes(source: Connection, target: Connection, schemas: Sequence[str]) -> dict[TableName, str]:
+    """The indexes of the target that have other names on the source now, with those.
+
+    Such a one is the only index of its table with its definition whose name the other side does not know.
+    """
+    ours, theirs = await _read(source, schemas), await _read(target, schemas)
+    names = [{(index.schema, index.name) for index in side} for side in (ours, theirs)]
+    new, old = _by_definition(ours, names[1]), _by_definition(theirs, names[0])
+    return {
+        TableName(index.schema, index.name): new[place][0].name
+        for place, (index, *others) in old.items()
+        if not others and len(new.get(place, ())) == 1
+    }
+
+
+async def rename_indexes(source: Connection, target: Connection, epoch: UUID, schemas: Sequence[str]) -> None:
+    """Give the target's indexes the names that they have on the source.
+
+    Raises SchemaMismatchError where another relation has such a name.
+    """
+    renamed = await renamed_indexes(source, target, schemas)
+    if not renamed:
+        return
+    try:
+        async with control.under_epoch(target, epoch):
+            for index, name in renamed.items():
+                await target.execute(
+                    sql.SQL("ALTER INDEX {} RENAME TO {}").format(qualified(index), sql.Identifier(name))
+                )
+    except psycopg.Error as error:
+        raise translate(error, Side.TARGET, "renaming indexes", otherwise=SchemaMismatchError) from None
+    log.info("renamed indexes", names={str(old): new for old, new in renamed.items()})
+
+
+async def _read(connection: Connection, schemas: Sequence[str]) -> list[_Index]:
+    """With names that say their schema, whatever the session's search_path is."""
+    async with connection.transaction():
+        await connection.execute("SET LOCAL search_path = ''")
+        return await fetch(connection, _Index, _INDEXES, list(schemas))
+
+
+def _by_definition(indexes: Sequence[_Index], known: set[tuple[str, str]]) -> dict[tuple[str, str, str], list[_Index]]:
+    """Those whose names are not ``known``."""
+    found: dict[tuple[str, str, str], list[_Index]] = defaultdict(list)
+    for index in indexes:
+        if (index.schema, index.name) not in known:
+            found[index.schema, index.relation, index.definition].append(index)
+    return found
