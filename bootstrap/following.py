@@ -8,7 +8,7 @@ from bootstrap.evolve import add, look, loosen, settle
 from bootstrap.refresh import FOLLOWED_STEP, make_needed
 from bootstrap.schema import STEP as SCHEMA_STEP
 from bootstrap.schema import app_schemas
-from bootstrap.trees import detach_partitions, rename_parents
+from bootstrap.trees import detach_partitions, make_partitions, rename_parents
 from bootstrap.work import Work
 from replicator import control
 from replicator.catalog import source_tables
@@ -28,6 +28,7 @@ async def follow(work: Work, app: str) -> Plan | None:
     if copies and steps.get(FOLLOWED_STEP, {}).get("fingerprint") != app:
         await rename_parents(work.source, work.target, work.epoch)
         await detach_partitions(work.source, work.target, work.epoch)
+        await make_partitions(work.source, work.target, work.epoch, published)
         plan = await make_needed(work.settings, work.source, work.target, work.epoch)
         schemas = await app_schemas(work.source, work.settings)
         await loosen(work.target, work.epoch, await looser_columns(work.source, work.target, schemas))

@@ -33,9 +33,12 @@ FOLLOWED_STEP: Final = "followed"
 """The step whose detail tells the source's schema that the target has followed to."""
 
 _NEEDED: Final = frozenset({"DOMAIN", "FUNCTION", "PROCEDURE", "SEQUENCE", "TYPE"})
-_LATER: Final = frozenset(
-    {"CHECK CONSTRAINT", "CONSTRAINT", "DEFAULT", "INDEX", "MATERIALIZED VIEW", "STATISTICS", "TABLE ATTACH", "VIEW"}
-)
+_LATER: Final = frozenset({
+    "CHECK CONSTRAINT", "CONSTRAINT", "DEFAULT", "INDEX", "INDEX ATTACH", "MATERIALIZED VIEW", "STATISTICS",
+    "TABLE ATTACH", "VIEW",
+})  # fmt: skip
+_LAST: Final = ("TABLE ATTACH", "INDEX ATTACH")
+"""A partition makes indexes of its own where it has none, and attaches them; an index is attached after its table."""
 
 _WITHOUT_TABLE: Final = frozenset({"MATERIALIZED VIEW", "VIEW"})
 
@@ -56,9 +59,9 @@ SELECT k.kind, n.nspname, t.relname || ' ' || c.conname
   FROM pg_catalog.pg_constraint c CROSS JOIN (VALUES ('CONSTRAINT'), ('CHECK CONSTRAINT')) k(kind)
   JOIN pg_catalog.pg_class t ON t.oid = c.conrelid JOIN app n ON n.oid = t.relnamespace
 UNION ALL
-SELECT 'TABLE ATTACH', n.nspname, c.relname::text
+SELECT CASE WHEN c.relkind IN ('i', 'I') THEN 'INDEX ATTACH' ELSE 'TABLE ATTACH' END, n.nspname, c.relname::text
   FROM pg_catalog.pg_class c JOIN app n ON n.oid = c.relnamespace
- WHERE c.relispartition AND c.relkind IN ('r', 'p', 'f')
+ WHERE c.relispartition AND c.relkind IN ('r', 'p', 'f', 'i', 'I')
 UNION ALL
 SELECT 'STATISTICS', n.nspname, s.stxname::text
   FROM pg_catalog.pg_statistic_ext s JOIN app n ON n.oid = s.stxnamespace
@@ -165,7 +168,7 @@ async def note_rest(
             and (entry.kind in _WITHOUT_TABLE or any(_is_of(entry, table, owners) for table in tables))
         )
     ]
-    lacking.sort(key=lambda entry: entry.kind == "TABLE ATTACH")  # it would make indexes of its own
+    lacking.sort(key=lambda entry: _LAST.index(entry.kind) + 1 if entry.kind in _LAST else 0)
     async with control.under_epoch(target, epoch):
         keys = list(key_statements(lacking, owners, await control.next_position(target)))
         await control.add_keys(target, keys)
@@ -222,7 +225,8 @@ def _is_of(entry: Entry, table: TableName, owners: Mapping[tuple[str, str, str],
         return TableName(entry.schema, entry.name) == table
     if entry.kind == "DEFAULT":
         return entry.schema == header_name(table.schema) and entry.name.startswith(f"{header_name(table.name)} ")
-    return owners.get((OWNED_KINDS[entry.kind], entry.schema, entry.name)) == table
+    kind = "INDEX" if entry.kind == "INDEX ATTACH" else OWNED_KINDS[entry.kind]
+    return owners.get((kind, entry.schema, entry.name)) == table
 
 
 async def _tables(target: Connection) -> set[TableName]:

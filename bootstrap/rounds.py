@@ -27,6 +27,7 @@ from bootstrap.places import (
 from bootstrap.refresh import make_needed
 from bootstrap.schema import app_schemas, copy_schema, copy_tables_schema
 from bootstrap.snapshot import Keeper, keep_snapshot
+from bootstrap.trees import make_partitions, with_relatives
 from bootstrap.types import STEP as TYPES_STEP
 from bootstrap.types import note_types
 from bootstrap.work import Work, needing_round
@@ -176,9 +177,11 @@ class Round:
                 keeper.snapshot,
                 self._work.target,
                 self._work.epoch,
-                tables=absent,
+                tables=await with_relatives(keeper.connection, self._work.target, absent),
             )
             places = await find_places(self._work.target, tables)
+        if self._work.makes_schema:
+            await make_partitions(keeper.connection, self._work.target, self._work.epoch, tables)
         require_places(tables, places)
         if not self._work.makes_schema:
             await self._silence(list(places.values()), replica=replica)

@@ -5,7 +5,7 @@ the transaction that needs it.
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Final, LiteralString
 from uuid import UUID
@@ -103,12 +103,19 @@ async def copy_tables_schema(
     target: Connection,
     epoch: UUID,
     *,
-    tables: Sequence[TableName],
+    tables: Mapping[TableName, TableName | None],
 ) -> None:
-    """Make tables that are new on the source, with their keys and what is deferred. Raises as `copy_schema` does."""
-    dump = await dump_tables(settings, source.info.server_version, snapshot, tables)
-    plan = _attach_last(plan_entries(parse_dump(dump, {table.schema for table in tables})))
+    """Make tables that are new on the source, with their keys and what is deferred.
+
+    ``tables``: each with what it is a partition of, if it is one. Raises as `copy_schema` does.
+    """
+    dump = await dump_tables(settings, source.info.server_version, snapshot, list(tables))
     owners = await owners_of(source)
+    plan = _attach_last(
+        plan_entries(parse_dump(dump, {table.schema for table in tables})),
+        {table for table, parent in tables.items() if parent is not None and parent not in tables},
+        owners,
+    )
     async with control.under_epoch(target, epoch):
         for schema in dict.fromkeys(table.schema for table in tables):
             await make_schema(target, schema)
@@ -117,11 +124,24 @@ async def copy_tables_schema(
     log.info("made new tables", tables=[str(table) for table in tables])
 
 
-def _attach_last(plan: Plan) -> Plan:
-    """A partition that is attached to a table with keys would get keys of its own: they must be there before."""
-    attaching = tuple(entry for entry in plan.before_data if entry.kind == "TABLE ATTACH")
-    before = tuple(entry for entry in plan.before_data if entry not in attaching)
-    return Plan(before, (*attaching, *plan.after_data), plan.cutover)
+def _attach_last(plan: Plan, partitions: Iterable[TableName], owners: Mapping[tuple[str, str, str], TableName]) -> Plan:
+    """Attach the ``partitions`` of tables that have keys at the end.
+
+    They would get keys of their own, if they had none by then; what they have is attached with them.
+    """
+    names = {(header_name(table.schema), header_name(table.name)) for table in partitions}
+    last = [entry for entry in plan.before_data if entry.kind == "TABLE ATTACH" and (entry.schema, entry.name) in names]
+    attached = {
+        index
+        for index, table in owners.items()
+        if index[0] == "INDEX" and (header_name(table.schema), header_name(table.name)) in names
+    }
+    after = [
+        entry
+        for entry in plan.after_data
+        if entry.kind != "INDEX ATTACH" or ("INDEX", entry.schema, entry.name) not in attached
+    ]
+    return Plan(tuple(entry for entry in plan.before_data if entry not in last), (*after, *last), plan.cutover)
 
 
 async def app_schemas(source: Connection, settings: Settings) -> list[str]:

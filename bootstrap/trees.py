@@ -1,11 +1,14 @@
-"""Trees of partitions that the app changes while the stream runs: names, and partitions that left them.
+"""Trees of partitions that the app changes while the stream runs: names, new partitions, and those that left them.
 
 A detached table takes every row that it took as a partition, so this may be done at once, though the stream may be
 behind. An attached one does not: that waits with the indexes of later deploys until the stream has passed (refresh).
-Source: PostgreSQL documentation, ALTER TABLE (DETACH PARTITION), "System Catalogs" (pg_inherits).
+What is new takes no rows from another one.
+Source: PostgreSQL documentation, CREATE TABLE (PARTITION OF), ALTER TABLE (DETACH PARTITION), "System Catalogs"
+(pg_inherits).
 """
 
 from collections import defaultdict
+from collections.abc import Iterable
 from typing import Final, LiteralString
 from uuid import UUID
 
@@ -14,6 +17,7 @@ import structlog
 from psycopg import sql
 
 from replicator import control
+from replicator.catalog import PublishedTable
 from replicator.errors import SchemaMismatchError, Side
 from replicator.model import TableName
 from replicator.postgres import Connection, qualified, translate
@@ -28,6 +32,24 @@ SELECT n.nspname, c.relname, pn.nspname, p.relname
   JOIN pg_catalog.pg_class p ON p.oid = i.inhparent JOIN pg_catalog.pg_namespace pn ON pn.oid = p.relnamespace
 """
 
+
+_MEMBERS: Final[LiteralString] = """
+WITH RECURSIVE tree(oid, level) AS (
+  SELECT u.oid, 0 FROM unnest(%s::oid[]) u(oid)
+  UNION ALL
+  SELECT i.inhrelid, t.level + 1
+    FROM tree t JOIN pg_catalog.pg_class p ON p.oid = t.oid AND p.relkind = 'p'
+    JOIN pg_catalog.pg_inherits i ON i.inhparent = t.oid AND NOT i.inhdetachpending)
+SELECT n.nspname, c.relname, pn.nspname, p.relname, c.relpersistence = 'u',
+       pg_catalog.pg_get_expr(c.relpartbound, c.oid), pg_catalog.pg_get_partkeydef(c.oid)
+  FROM tree t
+  JOIN pg_catalog.pg_class c ON c.oid = t.oid AND c.relispartition AND c.relkind IN ('r', 'p')
+  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+  JOIN pg_catalog.pg_inherits i ON i.inhrelid = c.oid
+  JOIN pg_catalog.pg_class p ON p.oid = i.inhparent JOIN pg_catalog.pg_namespace pn ON pn.oid = p.relnamespace
+ WHERE t.level > 0
+ ORDER BY t.level, n.nspname, c.relname
+"""
 
 _TABLES: Final[LiteralString] = """
 SELECT n.nspname, c.relname
@@ -107,3 +129,48 @@ async def _detach(target: Connection, epoch: UUID, table: TableName, parent: Tab
             failure.hint = f"Run on the target: {statement.as_string()}; the worker goes on by itself then."
         raise failure from None
     log.info("detached a partition", table=str(table), root=str(parent))
+
+
+async def make_partitions(
+    source: Connection, target: Connection, epoch: UUID, published: Iterable[PublishedTable]
+) -> None:
+    """Make the new partitions below the roots that the target has, for rows that travel under a root's name.
+
+    Raises SchemaMismatchError with the statement that the target refused.
+    """
+    there = await _tables(target)
+    roots = [t.oid for t in published if t.table in there and any(part.oid != t.oid for part in t.parts)]
+    rows = await (await source.execute(_MEMBERS, [roots])).fetchall()
+    for schema, name, parent_schema, parent, is_unlogged, bound, key in rows:
+        table = TableName(schema, name)
+        if table in there:
+            continue
+        unlogged = "UNLOGGED " if is_unlogged else ""
+        by = f" PARTITION BY {key}" if key else ""
+        place = qualified(table).as_string(), qualified(TableName(parent_schema, parent)).as_string()
+        statement = f"CREATE {unlogged}TABLE {place[0]} PARTITION OF {place[1]} {bound}{by}"
+        try:
+            async with control.under_epoch(target, epoch):
+                await target.execute(statement.encode())
+        except psycopg.Error as error:
+            failure = translate(error, Side.TARGET, f"making {table}", otherwise=SchemaMismatchError)
+            if isinstance(failure, SchemaMismatchError):
+                failure.hint = f"Run on the target: {statement}; the worker goes on by itself then."
+            raise failure from None
+        log.info("made a partition", table=str(table), root=f"{parent_schema}.{parent}")
+
+
+async def with_relatives(
+    source: Connection, target: Connection, tables: Iterable[TableName]
+) -> dict[TableName, TableName | None]:
+    """These tables, and what the target lacks of the trees that they are in, each with what it is a partition of."""
+    parents, ours, there = await _parents(source), await _tables(source), await _tables(target)
+    found = set(tables)
+    while more := {
+        relative
+        for partition, parent in parents.items()
+        for relative, other in ((parent, partition), (partition, parent))
+        if other in found and relative in ours and relative not in found and relative not in there
+    }:
+        found |= more
+    return {table: parents.get(table) for table in sorted(found)}

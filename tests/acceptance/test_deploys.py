@@ -256,6 +256,57 @@ def test_a_new_table_without_a_key_is_told_once_and_the_app_goes_on(
     assert "public.loose is not replicated" in run_command(worker.settings, "status", "--json").stdout
 
 
+TREE: Final = """
+CREATE TABLE {0} (id int, region text, body text, PRIMARY KEY (id, region)) PARTITION BY LIST (region);
+CREATE INDEX {0}_by_body ON {0} (body);
+CREATE TABLE {0}_north PARTITION OF {0} FOR VALUES IN ('north') PARTITION BY RANGE (id);
+CREATE TABLE {0}_north_1 PARTITION OF {0}_north FOR VALUES FROM (0) TO (10);
+CREATE TABLE {0}_rest PARTITION OF {0} DEFAULT;
+INSERT INTO {0} VALUES (1, 'north', 'a'), (2, 'south', 'b')
+"""
+BRANCH: Final = """
+CREATE TABLE {0}_east PARTITION OF {0} FOR VALUES IN ('east') PARTITION BY HASH (id);
+CREATE TABLE {0}_east_0 PARTITION OF {0}_east FOR VALUES WITH (MODULUS 2, REMAINDER 0);
+CREATE TABLE {0}_east_1 PARTITION OF {0}_east FOR VALUES WITH (MODULUS 2, REMAINDER 1);
+CREATE TABLE {0}_north_2 PARTITION OF {0}_north FOR VALUES FROM (10) TO (20);
+ALTER INDEX {0}_north_2_body_idx RENAME TO "{0} north's"; CREATE INDEX ON {0}_north_2 (region);
+INSERT INTO {0} VALUES (11, 'north', 'a'), (12, 'east', 'b'), (13, 'east', 'c'); UPDATE {0} SET body = 'd' WHERE id = 1
+"""
+
+
+@pytest.mark.parametrize("publications", ["", "mine"], ids=["by leaf", "by root"])
+def test_partitioned_tables_and_partitions_that_are_new_arrive(
+    source: Database, target: Database, make_worker: WorkerMaker, publications: str
+) -> None:
+    """Given a tree that was there and one that is new, then both grow branches, and have all their keys at the end."""
+    source.execute(TREE.format("known"))
+    if publications:
+        source.execute("CREATE PUBLICATION mine FOR ALL TABLES WITH (publish_via_partition_root)", superuser=True)
+    changes = {"publications": publications} if publications else {}
+    settings = settings_for(source, target, recheck_interval=0.5, schema_interval=0.3, **changes)
+    worker = make_worker(settings)
+    worker.start()
+    wait_for_phase(target, Phase.STREAMING, worker)
+
+    for statements in (TREE.format("new"), BRANCH.format("known"), BRANCH.format("new")):
+        source.execute(statements)
+        wait_caught_up(source, target, worker)
+    wait_until(lambda: target.value("SELECT count(*) FROM replicator.keys WHERE done_at IS NULL") == 0, what="keys")
+    done = run_command(settings, "cutover")
+
+    assert done.returncode == 0, done.stderr
+    assert differences(source, target) == []
+    assert target.fetch(TREES) == source.fetch(TREES)
+
+
+TREES: Final = """
+SELECT concat_ws(' ', c.relname, c.relkind, c.relispartition, pg_get_expr(c.relpartbound, c.oid), x.indisvalid,
+                 pg_get_indexdef(x.indexrelid), i.inhparent::regclass)
+  FROM pg_class c LEFT JOIN pg_inherits i ON i.inhrelid = c.oid LEFT JOIN pg_index x ON x.indexrelid = c.oid
+ WHERE c.relnamespace = 'public'::regnamespace ORDER BY 1
+"""
+
+
 def test_a_dropped_table_is_forgotten_and_the_targets_stays(migration: Migration) -> None:
     """Given a table with changes on their way, when the app drops it, then the stream goes on, and the log says so."""
     migration.source.execute("UPDATE notes SET body = 'last'")
@@ -520,6 +571,56 @@ def test_another_expression_of_a_generated_column_keeps_the_cutover_from_beginni
     assert statement in refused.stderr
     migration.target.execute(statement)
     migration.finish()
+
+
+KEYS: Final = """
+SELECT pg_get_indexdef(indexrelid) FROM pg_index WHERE indrelid::regclass::text IN ('notes', 'remarks', 'parts')
+ UNION ALL
+SELECT concat_ws(' ', conrelid::regclass, conname, pg_get_constraintdef(oid)) FROM pg_constraint
+ WHERE conrelid::regclass::text IN ('notes', 'remarks', 'parts', 'kids') AND contype <> 'n'
+ ORDER BY 1
+"""
+FILES: Final = (
+    "SELECT relfilenode FROM pg_class WHERE relkind = 'i' AND relnamespace = 'public'::regnamespace ORDER BY 1"
+)
+
+
+def test_law_4_keys_and_indexes_that_have_other_names_are_neither_lost_nor_made_again(migration: Migration) -> None:
+    """Given a key that others refer to, unique ones, a partitioned one and a plain index, then all keep their files."""
+    migration.source.execute(
+        "ALTER TABLE notes ADD CONSTRAINT once UNIQUE (extra), ADD CONSTRAINT positive CHECK (extra > -5);"
+        "CREATE INDEX by_body ON notes (lower(body)) WHERE id > 5; CREATE UNIQUE INDEX also ON notes (id, extra);"
+        "CREATE TABLE kids (id int PRIMARY KEY, note int REFERENCES notes);"
+        "CREATE TABLE parts (id int PRIMARY KEY) PARTITION BY RANGE (id);"
+        "CREATE TABLE part PARTITION OF parts FOR VALUES FROM (0) TO (10)"
+    )
+    wait_until(lambda: migration.target.fetch(READY, ["part"]), what="the tables")
+    wait_until(lambda: migration.target.value("SELECT to_regclass('also') IS NOT NULL"), what="the indexes")
+    files = migration.target.fetch(FILES)
+    migration.source.execute(
+        "ALTER INDEX notes_pkey RENAME TO pk_notes; ALTER TABLE notes RENAME CONSTRAINT once TO one_time;"
+        "ALTER TABLE notes RENAME CONSTRAINT positive TO above; ALTER INDEX by_body RENAME TO on_body;"
+        "ALTER INDEX also RENAME TO too; ALTER INDEX parts_pkey RENAME TO pk_parts;"
+        "ALTER TABLE kids RENAME CONSTRAINT kids_note_fkey TO fk_note"
+    )
+    wait_until(lambda: "renamed indexes" in migration.worker.log, what="new names")
+
+    migration.finish()
+
+    assert migration.target.fetch(KEYS) == migration.source.fetch(KEYS)
+    assert migration.target.fetch(FILES) == files
+
+
+def test_law_4_a_renamed_table_keeps_its_renamed_key(migration: Migration) -> None:
+    """Given what Rails does, which renames the key with the table, then the key follows when the table has."""
+    migration.source.execute("ALTER TABLE notes RENAME TO remarks; ALTER INDEX notes_pkey RENAME TO remarks_pkey")
+    migration.source.execute("INSERT INTO remarks VALUES (101, 'a', 1, 'sad')")
+    run_remedy(migration)
+    wait_until(lambda: "renamed indexes" in migration.worker.log, what="the key's name")
+
+    migration.finish()
+
+    assert migration.target.fetch(KEYS) == migration.source.fetch(KEYS)
 
 
 def test_types_get_the_names_that_the_app_has_given_them(migration: Migration) -> None:
