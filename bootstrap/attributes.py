@@ -1,4 +1,4 @@
-"""Defaults, NOT NULL and CHECKs of columns that both sides have, and the statements that make the target's like ours.
+"""What both sides' tables have besides their rows: the statements that make defaults, CHECKs and the like ours.
 
 They wait for the cutover: rows from before the change may be on their way, which they would refuse or fill wrongly.
 Source: PostgreSQL documentation, "System Catalogs" (pg_attrdef, pg_constraint), ALTER TABLE.
@@ -48,6 +48,22 @@ SELECT n.nspname AS schema, c.relname AS relation, a.attname AS name, false AS r
   JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
   JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
  WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND a.attgenerated <> '' AND n.nspname = ANY (%s)
+"""
+_FORCED: Final[LiteralString] = """
+SELECT n.nspname, c.relname, c.relforcerowsecurity
+  FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+ WHERE c.relkind IN ('r', 'p') AND n.nspname = ANY (%s)
+ ORDER BY n.nspname, c.relname
+"""
+_INHERITED: Final[LiteralString] = """
+SELECT n.nspname, c.relname, pn.nspname, p.relname
+  FROM pg_catalog.pg_inherits i
+  JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid AND c.relkind = 'r' AND NOT c.relispartition
+  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+  JOIN pg_catalog.pg_class p ON p.oid = i.inhparent AND p.relkind = 'r'
+  JOIN pg_catalog.pg_namespace pn ON pn.oid = p.relnamespace
+ WHERE n.nspname = ANY (%s)
+ ORDER BY n.nspname, c.relname, i.inhseqno
 """
 _SET_EXPRESSION_SINCE: Final = 170_000
 
@@ -108,6 +124,40 @@ async def different_attributes(source: Connection, target: Connection, schemas: 
         *_columns(await _read(source, _COLUMNS, schemas), columns),
         *_checks(await _read(source, _CHECKS, schemas), await _read(target, _CHECKS, schemas), columns),
     ]
+
+
+async def different_tables(source: Connection, target: Connection, schemas: Sequence[str]) -> list[Entry]:
+    """What the cutover has to change of whom policies bind, and of which tables' rows are found in another one."""
+    ours, theirs = await _forced(source, schemas), await _forced(target, schemas)
+    found = [
+        _change(table, "FORCE ROW LEVEL SECURITY" if forced else "NO FORCE ROW LEVEL SECURITY")
+        for table, forced in ours.items()
+        if theirs.get(table, forced) != forced
+    ]
+    ours_above, theirs_above = await _inherited(source, schemas), await _inherited(target, schemas)
+    for action, pairs, others in (
+        ("NO INHERIT", theirs_above, ours_above),
+        ("INHERIT", ours_above, theirs_above),
+    ):
+        for child, parent in pairs:
+            if (child, parent) not in others and {child, parent} <= ours.keys() & theirs.keys():
+                found.append(_change(child, f"{action} {qualified(parent).as_string()}"))
+    return found
+
+
+def _change(table: TableName, action: str) -> Entry:
+    statement = f"ALTER TABLE {qualified(table).as_string()} {action};"
+    return Entry("TABLE", table.schema, f"{table.name}: {action.lower()}", statement)
+
+
+async def _forced(connection: Connection, schemas: Sequence[str]) -> dict[TableName, bool]:
+    rows = await (await connection.execute(_FORCED, [list(schemas)])).fetchall()
+    return {TableName(schema, name): forced for schema, name, forced in rows}
+
+
+async def _inherited(connection: Connection, schemas: Sequence[str]) -> list[tuple[TableName, TableName]]:
+    rows = await (await connection.execute(_INHERITED, [list(schemas)])).fetchall()
+    return [(TableName(*row[:2]), TableName(*row[2:])) for row in rows]
 
 
 async def different_identities(

@@ -5,16 +5,23 @@ of PostgreSQL print the same function otherwise, it is made again as it is.
 Source: PostgreSQL documentation, "System Catalogs" (pg_proc), "System Information Functions", CREATE VIEW.
 """
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Final, LiteralString, NamedTuple
+from uuid import UUID
 
 import psycopg
+import structlog
 from psycopg import sql
 
 from bootstrap.entries import Entry, Plan, header_name
+from replicator import control
 from replicator.catalog.query import fetch
+from replicator.errors import SchemaMismatchError, Side
 from replicator.model import TableName
-from replicator.postgres import Connection, qualified
+from replicator.postgres import Connection, qualified, translate
+
+log = structlog.get_logger(__name__)
 
 _FUNCTIONS: Final[LiteralString] = """
 SELECT CASE p.prokind WHEN 'p' THEN 'PROCEDURE' ELSE 'FUNCTION' END AS kind, n.nspname AS schema,
@@ -88,6 +95,42 @@ async def replaced_materialized_views(
     ]
     drop = sql.SQL("DROP MATERIALIZED VIEW IF EXISTS {};\n")
     return {name: drop.format(qualified(name)).as_string() for name in names}
+
+
+async def rename_views(source: Connection, target: Connection, epoch: UUID, schemas: Sequence[str]) -> None:
+    """Give views the names that they have on the source: the only one of its query whose name one side does not know.
+
+    A materialized view's indexes, whose names stay, would be in the way of a new one. Raises SchemaMismatchError.
+    """
+    ours, theirs = await _read(source, _VIEWS, schemas), await _read(target, _VIEWS, schemas)
+    names = [{view.header for view in side} for side in (ours, theirs)]
+    new, old = _by_body(ours, names[1]), _by_body(theirs, names[0])
+    try:
+        async with control.under_epoch(target, epoch):
+            for body, (view, *others) in old.items():
+                if not others and len(new.get(body, ())) == 1:
+                    await _rename(target, view, new[body][0])
+    except psycopg.Error as error:
+        raise translate(error, Side.TARGET, "renaming views", otherwise=SchemaMismatchError) from None
+
+
+def _by_body(views: Sequence[_Body], known: set[tuple[str, str, str]]) -> dict[tuple[str, str], list[_Body]]:
+    found: dict[tuple[str, str], list[_Body]] = defaultdict(list)
+    for view in views:
+        if view.header not in known:
+            found[view.kind, view.body].append(view)
+    return found
+
+
+async def _rename(target: Connection, old: _Body, new: _Body) -> None:
+    alter = sql.SQL("ALTER MATERIALIZED VIEW" if old.kind == "MATERIALIZED VIEW" else "ALTER VIEW")
+    if old.name != new.name:
+        rename = sql.SQL("{} {} RENAME TO {}")
+        await target.execute(rename.format(alter, sql.Identifier(old.schema, old.name), sql.Identifier(new.name)))
+    if old.schema != new.schema:
+        move = sql.SQL("{} {} SET SCHEMA {}")
+        await target.execute(move.format(alter, sql.Identifier(old.schema, new.name), sql.Identifier(new.schema)))
+    log.info("renamed a view", view=f"{old.schema}.{old.name}", now=f"{new.schema}.{new.name}")
 
 
 async def _other_views(source: Connection, target: Connection, schemas: Sequence[str]) -> list[_Body]:

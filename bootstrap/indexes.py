@@ -23,6 +23,7 @@ log = structlog.get_logger(__name__)
 
 _INDEXES: Final[LiteralString] = """
 SELECT n.nspname AS schema, i.relname AS name, c.relname AS relation,
+       k.oid IS NULL AND NOT i.relispartition AS is_plain,
        pg_catalog.concat_ws(' ', x.indisunique, x.indisprimary, k.contype, k.condeferrable, k.condeferred,
          pg_catalog.substring(pg_catalog.pg_get_indexdef(i.oid), ' USING .*')) AS definition
   FROM pg_catalog.pg_index x
@@ -39,6 +40,7 @@ class _Index(NamedTuple):
     schema: str
     name: str
     relation: str
+    is_plain: bool
     definition: str
 
 
@@ -54,6 +56,20 @@ async def renamed_indexes(source: Connection, target: Connection, schemas: Seque
         TableName(index.schema, index.name): new[place][0].name
         for place, (index, *others) in old.items()
         if not others and len(new.get(place, ())) == 1
+    }
+
+
+async def replaced_indexes(source: Connection, target: Connection, schemas: Sequence[str]) -> dict[TableName, str]:
+    """The target's indexes, no constraints among them, that are others on the source; each with what drops it."""
+    theirs = {(index.schema, index.name, index.relation): index for index in await _read(target, schemas)}
+    drop = sql.SQL("DROP INDEX IF EXISTS {};\n")
+    return {
+        TableName(ours.schema, ours.name): drop.format(sql.Identifier(ours.schema, ours.name)).as_string()
+        for ours in await _read(source, schemas)
+        if (their := theirs.get((ours.schema, ours.name, ours.relation))) is not None
+        and ours.is_plain
+        and their.is_plain
+        and ours.definition != their.definition
     }
 
 

@@ -103,7 +103,9 @@ async def dump_schemas(settings: Settings, server_version: int, snapshot: str | 
     return await _dump(settings, server_version, snapshot, [f"--schema={_pattern(name)}" for name in schemas])
 
 
-async def dump_tables(settings: Settings, server_version: int, snapshot: str, tables: Sequence[TableName]) -> str:
+async def dump_tables(
+    settings: Settings, server_version: int, snapshot: str | None, tables: Sequence[TableName]
+) -> str:
     """Dump these tables of the source with what belongs to them. Raises as `dump_schemas` does."""
     patterns = [f"--table={_pattern(table.schema)}.{_pattern(table.name)}" for table in tables]
     return await _dump(settings, server_version, snapshot, patterns)

@@ -9,12 +9,15 @@ from dataclasses import replace
 from typing import Final, LiteralString
 from uuid import UUID
 
+import psycopg
 import structlog
 
-from bootstrap.attributes import different_attributes
+from bootstrap.attributes import different_attributes, different_tables
 from bootstrap.bodies import replaced_bodies, replaced_materialized_views
 from bootstrap.domains import different_domains
 from bootstrap.entries import Entry, Plan, header_name
+from bootstrap.extensions import make_extensions, read_extensions
+from bootstrap.indexes import replaced_indexes
 from bootstrap.lost_keys import lost_keys, replaced_keys
 from bootstrap.making import make_entries, make_schema
 from bootstrap.schema import OWNED_KINDS, app_schemas, dump_app, key_statements, owners_of
@@ -23,9 +26,9 @@ from bootstrap.types import rename_types
 from replicator import control
 from replicator.config import Settings
 from replicator.control import Deferred
-from replicator.errors import SchemaMismatchError, TargetError
+from replicator.errors import SchemaMismatchError, Side, TargetError
 from replicator.model import TableName
-from replicator.postgres import Connection
+from replicator.postgres import Connection, translate
 
 log = structlog.get_logger(__name__)
 
@@ -89,12 +92,13 @@ SELECT n.nspname, c.relname::text
 
 
 async def make_needed(settings: Settings, source: Connection, target: Connection, epoch: UUID) -> Plan:
-    """Dump the schema, and make the types, functions and sequences that the target lacks; return the dump's plan.
+    """Dump the schema, and make the schemas, extensions, types, functions and sequences that the target lacks.
 
-    Raises SchemaMismatchError for what the target refuses.
+    Returns the dump's plan. Raises SchemaMismatchError for what the target refuses.
     """
     plan = await dump_app(settings, source, None)
     schemas = await app_schemas(source, settings)
+    await _make_surroundings(source, target, epoch, schemas)
     await rename_sequences(source, target, epoch, schemas)
     await rename_types(source, target, epoch, schemas)
     there = await made_already(target)
@@ -114,17 +118,27 @@ async def make_needed(settings: Settings, source: Connection, target: Connection
         and (entry.schema, entry.name) not in comes_with
     ]
     if needed:
-        await _make(target, epoch, needed, schemas)
+        await _make(target, epoch, needed)
     return plan
 
 
-async def _make(target: Connection, epoch: UUID, entries: Sequence[Entry], schemas: Sequence[str]) -> None:
-    needed = {entry.schema for entry in entries}
+async def _make_surroundings(source: Connection, target: Connection, epoch: UUID, schemas: Sequence[str]) -> None:
+    """Schemas that are new, and extensions that the app's objects have come to use."""
+    used = [extension for extension in await read_extensions(source, schemas) if extension.used]
     try:
         async with control.under_epoch(target, epoch):
             for schema in schemas:
-                if header_name(schema) in needed:
-                    await make_schema(target, schema)
+                await make_schema(target, schema)
+            await make_extensions(target, used)
+    except psycopg.Error as error:
+        raise translate(error, Side.TARGET, "making schemas", otherwise=SchemaMismatchError) from None
+    except TargetError as error:
+        raise SchemaMismatchError(error.message, hint=error.hint) from None
+
+
+async def _make(target: Connection, epoch: UUID, entries: Sequence[Entry]) -> None:
+    try:
+        async with control.under_epoch(target, epoch):
             await make_entries(target, entries)
     except TargetError as error:
         raise SchemaMismatchError(error.message, hint=error.hint) from None
@@ -146,6 +160,8 @@ async def note_rest(
     replaced |= {
         ("MATERIALIZED VIEW", header_name(view.schema), header_name(view.name)): drop for view, drop in views.items()
     }
+    for index, drop in (await replaced_indexes(source, target, await app_schemas(source, settings))).items():
+        replaced[("INDEX", header_name(index.schema), header_name(index.name))] = drop
     there = await made_already(target) - replaced.keys()
     waiting = {(item.kind, item.schema, item.name) for item in await control.read_keys(target)}
     owners, tables = await owners_of(source), await _tables(target)
@@ -154,6 +170,12 @@ async def note_rest(
         for entry in (*plan.before_data, *plan.after_data)
         if entry.kind in _LATER and (entry.kind, entry.schema, entry.name) not in waiting
     ]
+    for entry in entries:
+        # two versions of PostgreSQL may print one index otherwise: it is another one if the source says so
+        name = (entry.kind, entry.schema, entry.name)
+        if entry.kind == "INDEX" and name in replaced and await control.was_made_by(target, *name, entry.sql):
+            del replaced[name]
+            there.add(name)
     new_views = {
         (entry.schema, entry.name)
         for entry in entries
@@ -185,6 +207,7 @@ async def refresh_deferred(settings: Settings, source: Connection, target: Conne
         *await replaced_bodies(source, target, schemas, plan),
         *await different_domains(source, target, schemas),
         *await different_attributes(source, target, schemas),
+        *await different_tables(source, target, schemas),
         *(
             Entry("DROPPED KEY", table.schema, f"{table.name}: {drop}", f"{drop};")
             for table, drops in (await lost_keys(source, target, replaced=False)).items()

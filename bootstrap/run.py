@@ -10,6 +10,7 @@ from uuid import UUID
 
 import structlog
 
+from bootstrap.bodies import rename_views
 from bootstrap.fingerprint import Fingerprint, read_app, read_ours
 from bootstrap.following import follow, publish
 from bootstrap.indexes import rename_indexes
@@ -78,6 +79,7 @@ class Bootstrap:
         await pass_over(self._work.target, self._work.epoch)
         if self._work.makes_schema:
             schemas = await app_schemas(self._work.source, self._work.settings)
+            await rename_views(self._work.source, self._work.target, self._work.epoch, schemas)
             await rename_indexes(self._work.source, self._work.target, self._work.epoch, schemas)
         if plan is not None:
             renews = self._work.migration.phase is not Phase.CUTOVER

@@ -99,7 +99,7 @@ async def copy_schema(settings: Settings, source: Connection, snapshot: str, tar
 async def copy_tables_schema(
     settings: Settings,
     source: Connection,
-    snapshot: str,
+    snapshot: str | None,
     target: Connection,
     epoch: UUID,
     *,

@@ -38,6 +38,8 @@ SELECT pg_catalog.md5(pg_catalog.concat_ws('/',
   (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', t.oid, t.typname, t.typnamespace), ',' ORDER BY t.oid)
      FROM pg_catalog.pg_type t LEFT JOIN pg_catalog.pg_class c ON c.oid = t.typrelid
     WHERE t.typnamespace IN (TABLE app) AND (t.typtype IN ('e', 'd', 'r') OR c.relkind = 'c')),
+  (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', oid, stxname, stxnamespace), ',' ORDER BY oid)
+     FROM pg_catalog.pg_statistic_ext WHERE stxnamespace IN (TABLE app)),
   (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', oid, xmin), ',' ORDER BY oid) FROM publications),
   (SELECT pg_catalog.string_agg(oid::text, ',' ORDER BY oid)
      FROM pg_catalog.pg_publication_rel WHERE prpubid IN (SELECT oid FROM publications))))

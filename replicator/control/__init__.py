@@ -51,6 +51,7 @@ from replicator.control.statements import (
     next_position,
     read_deferred,
     read_keys,
+    was_made_by,
 )
 from replicator.control.steps import forget_steps, read_steps, record_step
 from replicator.control.tables import (
@@ -122,4 +123,5 @@ __all__ = [
     "start_progress",
     "take_lease",
     "under_epoch",
+    "was_made_by",
 ]

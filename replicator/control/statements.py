@@ -97,6 +97,14 @@ def _key_statement(row: DictRow) -> KeyStatement:
     return KeyStatement(table=None if schema is None else TableName(schema, name), **row)
 
 
+async def was_made_by(connection: Connection, kind: str, schema: str, name: str, statement: str) -> bool:
+    """Whether what was run last for that object ends with this statement."""
+    this = [KEYS.c.kind == kind, KEYS.c.schema == schema, KEYS.c.name == name, KEYS.c.done_at.is_not(None)]
+    last = sa.select(KEYS.c.statement).where(*this).order_by(KEYS.c.position.desc()).limit(1)
+    row = await (await run(connection, last)).fetchone()
+    return row is not None and str(row["statement"]).endswith(statement)
+
+
 async def forget_keys(connection: Connection) -> None:
     """Forget the statements that were not run."""
     await run(connection, KEYS.delete().where(KEYS.c.done_at.is_(None)))

@@ -623,6 +623,55 @@ def test_law_4_a_renamed_table_keeps_its_renamed_key(migration: Migration) -> No
     assert migration.target.fetch(KEYS) == migration.source.fetch(KEYS)
 
 
+AROUND: Final = """
+SELECT pg_get_indexdef(indexrelid) FROM pg_index JOIN pg_class c ON c.oid = indrelid
+ WHERE c.relnamespace::regnamespace::text IN ('public', 'other')
+ UNION ALL
+SELECT concat_ws(' ', c.oid::regclass, relkind, relpersistence, relforcerowsecurity,
+                 (SELECT string_agg(inhparent::regclass::text, ',') FROM pg_inherits WHERE inhrelid = c.oid))
+  FROM pg_class c WHERE relkind IN ('r', 'm', 'v') AND relnamespace::regnamespace::text IN ('public', 'other')
+ UNION ALL
+SELECT extname FROM pg_extension
+ UNION ALL
+SELECT stxname FROM pg_statistic_ext
+ UNION ALL
+SELECT oid::regprocedure::text FROM pg_proc WHERE pronamespace::regnamespace::text = 'other'
+ ORDER BY 1
+"""
+
+
+def test_what_deploys_change_around_the_rows_is_as_on_the_source(migration: Migration) -> None:
+    """Given what no statement of the stream tells, and no column shows, then the target has it after the cutover."""
+    migration.source.execute(
+        "CREATE TABLE parent (id int PRIMARY KEY, x int); CREATE TABLE child (PRIMARY KEY (id)) INHERITS (parent);"
+        "CREATE TABLE adopted (id int PRIMARY KEY, x int);"
+        "CREATE INDEX one ON notes (body); CREATE UNIQUE INDEX two ON notes (id) WHERE extra > 5;"
+        "CREATE MATERIALIZED VIEW counts AS SELECT extra, count(*) FROM notes GROUP BY 1;"
+        "CREATE UNIQUE INDEX counts_extra ON counts (extra); CREATE VIEW few AS SELECT id FROM notes WHERE id < 5;"
+        "CREATE STATISTICS stat ON body, extra FROM notes"
+    )
+    wait_until(lambda: migration.target.value("SELECT to_regclass('counts_extra') IS NOT NULL"), what="the view")
+    migration.source.execute(
+        "ALTER TABLE child NO INHERIT parent; ALTER TABLE adopted INHERIT parent; CREATE UNLOGGED TABLE cache (id int);"
+        "CREATE INDEX ON cache (id); ALTER TABLE notes FORCE ROW LEVEL SECURITY; CREATE EXTENSION pg_trgm;"
+        "DROP INDEX one, two; CREATE INDEX one ON notes USING gin (body gin_trgm_ops);"
+        "CREATE UNIQUE INDEX two ON notes (id, extra) WHERE extra > 5;"
+        "ALTER MATERIALIZED VIEW counts RENAME TO totals; CREATE SCHEMA other; ALTER VIEW few SET SCHEMA other;"
+        "CREATE FUNCTION other.one() RETURNS int LANGUAGE sql AS 'SELECT 1'; ALTER STATISTICS stat RENAME TO stats",
+        superuser=True,
+    )
+    migration.source.execute("INSERT INTO child VALUES (1, 1); INSERT INTO adopted VALUES (2, 2)")
+    wait_until(lambda: migration.target.value("SELECT to_regclass('cache_id_idx') IS NOT NULL"), what="the table")
+    wait_until(lambda: migration.target.value("SELECT indexdef ~ 'trgm' FROM pg_indexes WHERE indexname = 'one'"))
+
+    migration.finish()
+
+    lacking = set(migration.source.fetch(AROUND)) - set(migration.target.fetch(AROUND))
+    assert lacking == set()
+    assert migration.target.fetch("SELECT * FROM parent") == migration.source.fetch("SELECT * FROM parent")
+    assert migration.target.value("SELECT to_regclass('counts')") is None
+
+
 def test_types_get_the_names_that_the_app_has_given_them(migration: Migration) -> None:
     """Given an enum, a domain, a composite and a range, of which two exchange their names and one gets a schema."""
     migration.source.execute(
