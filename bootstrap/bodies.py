@@ -43,6 +43,12 @@ SELECT CASE c.relkind WHEN 'm' THEN 'MATERIALIZED VIEW' ELSE 'VIEW' END AS kind,
  ORDER BY c.oid
 """
 
+_VIEW_NAMES: Final[LiteralString] = """
+SELECT n.nspname, c.relname
+  FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+ WHERE c.relkind IN ('v', 'm') AND n.nspname = ANY (%s)
+"""
+
 
 class _Body(NamedTuple):
     kind: str
@@ -102,6 +108,9 @@ async def rename_views(source: Connection, target: Connection, epoch: UUID, sche
 
     A materialized view's indexes, whose names stay, would be in the way of a new one. Raises SchemaMismatchError.
     """
+    here, there = await _view_names(source, schemas), await _view_names(target, schemas)
+    if not (here - there and there - here):
+        return  # printing a view's query waits for locks on its tables
     ours, theirs = await _read(source, _VIEWS, schemas), await _read(target, _VIEWS, schemas)
     names = [{view.header for view in side} for side in (ours, theirs)]
     new, old = _by_body(ours, names[1]), _by_body(theirs, names[0])
@@ -112,6 +121,10 @@ async def rename_views(source: Connection, target: Connection, epoch: UUID, sche
                     await _rename(target, view, new[body][0])
     except psycopg.Error as error:
         raise translate(error, Side.TARGET, "renaming views", otherwise=SchemaMismatchError) from None
+
+
+async def _view_names(connection: Connection, schemas: Sequence[str]) -> set[tuple[str, str]]:
+    return set(await (await connection.execute(_VIEW_NAMES, [list(schemas)])).fetchall())
 
 
 def _by_body(views: Sequence[_Body], known: set[tuple[str, str, str]]) -> dict[tuple[str, str], list[_Body]]:

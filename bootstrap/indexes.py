@@ -12,15 +12,23 @@ from uuid import UUID
 import psycopg
 import structlog
 from psycopg import sql
+from psycopg.rows import class_row
 
 from replicator import control
-from replicator.catalog.query import fetch
 from replicator.errors import SchemaMismatchError, Side
 from replicator.model import TableName
 from replicator.postgres import Connection, qualified, translate
 
 log = structlog.get_logger(__name__)
 
+_NAMES: Final[LiteralString] = """
+SELECT n.nspname, i.relname, c.relname
+  FROM pg_catalog.pg_index x
+  JOIN pg_catalog.pg_class i ON i.oid = x.indexrelid
+  JOIN pg_catalog.pg_class c ON c.oid = x.indrelid
+  JOIN pg_catalog.pg_namespace n ON n.oid = i.relnamespace
+ WHERE n.nspname = ANY (%s)
+"""
 _INDEXES: Final[LiteralString] = """
 SELECT n.nspname AS schema, i.relname AS name, c.relname AS relation,
        k.oid IS NULL AND NOT i.relispartition AS is_plain,
@@ -31,9 +39,10 @@ SELECT n.nspname AS schema, i.relname AS name, c.relname AS relation,
   JOIN pg_catalog.pg_class c ON c.oid = x.indrelid
   JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
   LEFT JOIN pg_catalog.pg_constraint k ON k.conindid = i.oid AND k.conrelid = c.oid AND k.contype IN ('p', 'u', 'x')
- WHERE x.indisvalid AND n.nspname = ANY (%s)
+ WHERE x.indisvalid AND n.nspname = ANY (%s) AND c.relname = ANY (%s)
  ORDER BY n.nspname, i.relname
 """
+"""``pg_get_indexdef`` waits for a lock on the table, so only tables that may need it are asked for."""
 
 
 class _Index(NamedTuple):
@@ -49,7 +58,12 @@ async def renamed_indexes(source: Connection, target: Connection, schemas: Seque
 
     Such a one is the only index of its table with its definition whose name the other side does not know.
     """
-    ours, theirs = await _read(source, schemas), await _read(target, schemas)
+    here, there = await _names(source, schemas), await _names(target, schemas)
+    tables = {(place[0], place[2]) for place in here - there} & {(place[0], place[2]) for place in there - here}
+    if not tables:
+        return {}
+    relations = sorted({relation for _, relation in tables})
+    ours, theirs = await _read(source, schemas, relations), await _read(target, schemas, relations)
     names = [{(index.schema, index.name) for index in side} for side in (ours, theirs)]
     new, old = _by_definition(ours, names[1]), _by_definition(theirs, names[0])
     return {
@@ -61,11 +75,12 @@ async def renamed_indexes(source: Connection, target: Connection, schemas: Seque
 
 async def replaced_indexes(source: Connection, target: Connection, schemas: Sequence[str]) -> dict[TableName, str]:
     """The target's indexes, no constraints among them, that are others on the source; each with what drops it."""
-    theirs = {(index.schema, index.name, index.relation): index for index in await _read(target, schemas)}
+    tables = sorted({relation for _, _, relation in await _names(source, schemas)})
+    theirs = {(index.schema, index.name, index.relation): index for index in await _read(target, schemas, tables)}
     drop = sql.SQL("DROP INDEX IF EXISTS {};\n")
     return {
         TableName(ours.schema, ours.name): drop.format(sql.Identifier(ours.schema, ours.name)).as_string()
-        for ours in await _read(source, schemas)
+        for ours in await _read(source, schemas, tables)
         if (their := theirs.get((ours.schema, ours.name, ours.relation))) is not None
         and ours.is_plain
         and their.is_plain
@@ -92,11 +107,17 @@ async def rename_indexes(source: Connection, target: Connection, epoch: UUID, sc
     log.info("renamed indexes", names={str(old): new for old, new in renamed.items()})
 
 
-async def _read(connection: Connection, schemas: Sequence[str]) -> list[_Index]:
+async def _names(connection: Connection, schemas: Sequence[str]) -> set[tuple[str, str, str]]:
+    """Schema, name and table of each index."""
+    return set(await (await connection.execute(_NAMES, [list(schemas)])).fetchall())
+
+
+async def _read(connection: Connection, schemas: Sequence[str], tables: Sequence[str]) -> list[_Index]:
     """With names that say their schema, whatever the session's search_path is."""
     async with connection.transaction():
         await connection.execute("SET LOCAL search_path = ''")
-        return await fetch(connection, _Index, _INDEXES, list(schemas))
+        cursor = connection.cursor(row_factory=class_row(_Index))
+        return await (await cursor.execute(_INDEXES, [list(schemas), list(tables)])).fetchall()
 
 
 def _by_definition(indexes: Sequence[_Index], known: set[tuple[str, str]]) -> dict[tuple[str, str, str], list[_Index]]:
