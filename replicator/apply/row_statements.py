@@ -24,7 +24,7 @@ class RowStatements:
 
     def __init__(self, statements: Statements) -> None:
         self._statements = statements
-        self._insert = _text(statements.insert_row())
+        self.insert = _text(statements.insert_row())
         self._delete = _text(statements.delete_row()) if statements.table.key else b""
         self._updates: dict[Sequence[int], tuple[bytes, Sequence[int]]] = {}
         self._together: dict[tuple[str, Sequence[int]], bytes] = {}
@@ -33,7 +33,7 @@ class RowStatements:
         """They make these rows."""
         singly, together = self._parted(rows)
         # the line of a row without columns is empty, as one of a single empty value is
-        found = [Statement(self._insert, parameters(row) if self._statements.table.columns else []) for row in singly]
+        found = [Statement(self.insert, parameters(row) if self._statements.table.columns else []) for row in singly]
         return found + self._shared("insert", (), lambda _: self._statements.insert_lines(), together)
 
     def deletes(self, keys: Sequence[Key]) -> list[Statement]:

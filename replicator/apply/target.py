@@ -133,7 +133,7 @@ class Target:
             raise
         # a temporary table lasts as long as its session: a new shape needs a new name
         stage = f"replicator_stage_{relation.oid}_{len(self._writers)}"
-        self._writers[relation] = TableWriter(self._connection, table, stage, self._stages)
+        self._writers[relation] = TableWriter(self._connection, self._pipeline, table, stage, self._stages)
         return Rule(table.key, record.snapshot_lsn)
 
     async def _is_root_of_leaves(self, relation: Relation) -> bool:

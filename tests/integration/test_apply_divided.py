@@ -1,8 +1,11 @@
 """Batches of which some tables go row by row and others through staging: one transaction all the same (law 1)."""
 
+from collections.abc import Iterable, Sequence
+
 import pytest
 
 from replicator.apply import writer
+from replicator.apply.pipeline import Pipeline
 from replicator.errors import DivergenceError
 from tests.fixtures.applying import START, Applier
 from tests.fixtures.changes import delete, insert, update
@@ -100,3 +103,28 @@ async def test_few_rows_that_are_large_go_through_staging(applier: Applier) -> N
     assert applier.rows(STAGES) == [(1,)]
 
     assert applier.rows("SELECT length(v) FROM many WHERE id = 1") == [(writer._LITTLE + 1,)]
+
+
+async def test_long_rows_of_a_large_batch_have_statements_of_their_own(
+    applier: Applier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given a batch of short and of long rows, with what COPY would escape in both, and one that is longer than a
+    parameter should be, when it is applied, then all are as they were sent, and only long ones went one by one."""
+    repeated = list[int]()
+    repeat = Pipeline.repeat
+
+    async def counted(self: Pipeline, query: bytes, rows: Iterable[Sequence[bytes | None]]) -> int:
+        done = await repeat(self, query, rows)
+        repeated.append(done)
+        return done
+
+    monkeypatch.setattr(Pipeline, "repeat", counted)
+    many = await applier.relation("many")
+    await applier.apply(*(delete(many, key=[str(n), None]) for n in range(1, MANY + 1)))
+    values = ["short \\ \t one", "x" * 2 * writer._LONG + "\n\\N\t", "y" * (writer._LITTLE + 1), "", None]
+
+    await applier.apply(*(insert(many, str(n), values[n % 5]) for n in range(MANY)))
+
+    found = applier.rows("SELECT id % 5, v, count(*) FROM many GROUP BY 1, 2 ORDER BY 1")
+    assert found == [(n, value, len(range(n, MANY, 5))) for n, value in enumerate(values)]
+    assert repeated == [found[1][2]]

@@ -106,3 +106,54 @@ async def test_more_statements_than_go_in_one_round_trip(
     await session.execute("COMMIT")
 
     assert plain_applier.rows("SELECT id FROM t ORDER BY id") == [(1,), (2,), (3,), (4,)]
+
+
+async def begun(applier: Applier) -> Pipeline:
+    """A pipeline whose session has an open transaction."""
+    await applier.open()
+    session = applier.target._connection
+    await session.execute("BEGIN")
+    return Pipeline(session)
+
+
+async def test_a_statement_that_is_repeated_takes_several_round_trips(
+    plain_applier: Applier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given more rows than go in one round trip, megabytes of them, then all are there, and their number is told."""
+    monkeypatch.setattr(pipeline, "_AT_ONCE", 2)
+    plain_applier.execute("CREATE TABLE t (id int PRIMARY KEY, v text)")
+    tried = await begun(plain_applier)
+
+    query = b"INSERT INTO t VALUES ($1, $2)"
+    assert await tried.repeat(query, [[b"%d" % n, b"y" * n * 100_000] for n in range(21)]) == 21
+    assert await tried.repeat(query, [[b"21", None]]) == 1
+    await plain_applier.target._connection.execute("COMMIT")
+
+    assert plain_applier.rows("SELECT count(*), sum(length(v)) FROM t") == [(22, 21_000_000)]
+
+
+@pytest.mark.parametrize("bad", [0, 1, 7, 8])
+async def test_the_first_row_that_fails_is_told_and_ends_the_repetition(
+    plain_applier: Applier, monkeypatch: pytest.MonkeyPatch, bad: int
+) -> None:
+    """Given a row that fails in the first, a middle or the last round trip, then its error is raised, the transaction
+    can only be rolled back, and the session serves on."""
+    monkeypatch.setattr(pipeline, "_AT_ONCE", 2)
+    plain_applier.execute("CREATE TABLE t (id int CHECK (id >= 0) PRIMARY KEY)")
+    tried = await begun(plain_applier)
+    session = plain_applier.target._connection
+
+    with pytest.raises(psycopg.errors.CheckViolation):
+        await tried.repeat(INSERT, [[b"-1"] if n == bad else [b"%d" % n] for n in range(9)])
+
+    assert session.info.transaction_status is psycopg.pq.TransactionStatus.INERROR
+    await session.execute("ROLLBACK")
+    assert await tried.begin([Statement(INSERT, [b"2"])]) == [1]
+
+
+async def test_a_session_that_is_ended_during_a_repetition_is_told_as_such(plain_applier: Applier) -> None:
+    """Given rows during which the server ends the session, then its reason is raised, and nobody waits."""
+    tried = await begun(plain_applier)
+
+    with pytest.raises(psycopg.errors.AdminShutdown):
+        await tried.repeat(b"SELECT pg_terminate_backend($1::int + pg_backend_pid())", [[b"0"]] * 3)
