@@ -7,9 +7,8 @@ from psycopg import sql
 
 from replicator.apply.lines import Rows, grouped
 from replicator.apply.pipeline import Statement
-from replicator.apply.rows import is_plain
+from replicator.apply.rows import is_plain, values
 from replicator.apply.statements import Statements
-from replicator.apply.values import parameters
 from replicator.model import Key, Row
 
 _SINGLE: Final = 4
@@ -33,13 +32,13 @@ class RowStatements:
         """They make these rows."""
         singly, together = self._parted(rows)
         # the line of a row without columns is empty, as one of a single empty value is
-        found = [Statement(self.insert, parameters(row) if self._statements.table.columns else []) for row in singly]
+        found = [Statement(self.insert, values(row) if self._statements.table.columns else []) for row in singly]
         return found + self._shared("insert", (), lambda _: self._statements.insert_lines(), together)
 
     def deletes(self, keys: Sequence[Key]) -> list[Statement]:
         """They delete the rows of these keys."""
         singly, together = self._parted(keys)
-        found = [Statement(self._delete, parameters(key)) for key in singly]
+        found = [Statement(self._delete, values(key)) for key in singly]
         return found + self._shared("delete", (), lambda _: self._statements.delete_lines(), together)
 
     def updates(self, rows: Rows) -> list[Statement] | None:
@@ -51,8 +50,8 @@ class RowStatements:
             text, positions = self._update(unchanged)
             singly, together = self._parted([row for _, row in group])
             for row in singly:
-                values = parameters(row)
-                found.append(Statement(text, [values[i] for i in positions]))
+                sent = values(row)
+                found.append(Statement(text, [sent[i] for i in positions]))
             found += self._shared("update", unchanged, self._statements.update_lines, together)
         return found
 

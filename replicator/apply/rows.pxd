@@ -16,3 +16,6 @@ cpdef bint lacks(bytes row)
 cpdef bytes fill(bytes row, bytes before, only=*)
 
 cpdef tuple unchanged_positions(bytes row)
+
+@cython.locals(value=bytes)
+cpdef list values(bytes line)

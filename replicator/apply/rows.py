@@ -1,11 +1,16 @@
 # cython: annotation_typing=False
 """Reading rows without parsing their values: their keys, and the values that were not sent. Pure, and compiled."""
 
+import re
 from collections.abc import Iterable
+from typing import Final
 
 from replicator.model import NULL, UNCHANGED, Key, Row
 
 (_BACKSLASH,) = b"\\"
+
+_ESCAPE: Final = re.compile(rb"\\(.)", re.DOTALL)
+_PLAIN: Final = {b"t": b"\t", b"n": b"\n", b"r": b"\r", b"\\": b"\\"}
 
 
 class KeyReader:
@@ -42,6 +47,21 @@ def is_plain(line: Row | Key) -> bool:
     if _BACKSLASH not in line:
         return bool(line)
     return _BACKSLASH not in line.replace(NULL, b"").replace(UNCHANGED, b"")
+
+
+def values(line: Row | Key) -> list[bytes | None]:
+    """What its values are, unescaped; None for NULL, and for one that was not sent."""
+    return [value if _BACKSLASH not in value else _unescaped(value) for value in line.split(b"\t")]
+
+
+def _unescaped(value: bytes) -> bytes | None:
+    if value in (NULL, UNCHANGED):
+        return None
+    return _ESCAPE.sub(_original, value)
+
+
+def _original(escape: re.Match[bytes]) -> bytes:
+    return _PLAIN[escape[1]]
 
 
 def fill(row: Row, before: Row, only: Iterable[int] | None = None) -> Row:

@@ -1,16 +1,11 @@
-"""Moving values of rows into statements as the bytes that they are (law 7)."""
-
-import re
-from typing import Final
+"""Moving values of rows into the driver's statements as the bytes that they are (law 7)."""
 
 from psycopg.adapt import Buffer, Dumper
 from psycopg.pq import Format
 
-from replicator.model import NULL, UNCHANGED, Key, Row
+from replicator.apply.rows import values
+from replicator.model import Key, Row
 from replicator.postgres import Connection
-
-_ESCAPE: Final = re.compile(rb"\\(.)", re.DOTALL)
-_PLAIN: Final = {b"t": b"\t", b"n": b"\n", b"r": b"\r", b"\\": b"\\"}
 
 
 class WireText(bytes):
@@ -32,12 +27,6 @@ def register(connection: Connection) -> None:
     connection.adapters.register_dumper(WireText, _WireTextDumper)
 
 
-def parameters(row: Row | Key) -> list[WireText | None]:
-    """The values of a COPY line as parameters of a statement; None too for one that was not sent, which none takes."""
-    return [None if value in (NULL, UNCHANGED) else WireText(_unescaped(value)) for value in row.split(b"\t")]
-
-
-def _unescaped(value: bytes) -> bytes:
-    if b"\\" not in value:
-        return value
-    return _ESCAPE.sub(lambda match: _PLAIN[match[1]], value)
+def parameters(line: Row | Key) -> list[WireText | None]:
+    """The values of a row as parameters of a statement; None too for one that was not sent, which none takes."""
+    return [None if value is None else WireText(value) for value in values(line)]

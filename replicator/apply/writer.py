@@ -14,10 +14,10 @@ from replicator.apply.keyless import KeylessChanges
 from replicator.apply.lines import Groups, Rows, chunks, counted, grouped, staged
 from replicator.apply.pipeline import Pipeline, Statement
 from replicator.apply.row_statements import RowStatements
+from replicator.apply.rows import values
 from replicator.apply.single import SingleRows, Values
 from replicator.apply.stages import Stages
 from replicator.apply.statements import DELETE_GROUP, Statements, TargetTable
-from replicator.apply.values import parameters
 from replicator.errors import ApplyError, DivergenceError, ReplicatorError, Side
 from replicator.model import Key, Row
 from replicator.postgres import Connection, has_no_place, translate
@@ -208,7 +208,7 @@ class TableWriter:
 
     async def _repeat(self, operation: str, statement: bytes, rows: list[Row]) -> None:
         try:
-            done = await self._pipeline.repeat(statement, map(parameters, rows))
+            done = await self._pipeline.repeat(statement, map(values, rows))
         except psycopg.Error as error:
             raise self._translated(error, operation) from None
         self._expect(operation, len(rows), done)
