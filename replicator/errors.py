@@ -151,10 +151,10 @@ class DecodingError(SourceError):
 
 
 class UntoldRollbackError(SourceError):
-    """A transaction that was sent before its commit has subtransactions, and some may have been rolled back untold.
+    """What was rolled back of a transaction that was sent before its commit is not known: receive it again, after it.
 
-    Seen with PostgreSQL 17.10, after a reconnection: it seems to forget those that it had spilled to its disk before
-    it sent them. Then its own subscriptions would have such rows, too.
+    The source's stream does not always tell, and its commit log forgets what is older than the oldest row that is not
+    frozen (documentation: pg_xact_status).
     """
 
 

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import structlog
@@ -18,6 +19,7 @@ from replicator.postgres import Connection, reporting
 from replicator.pulse import Pulse
 from replicator.source.confirmation import Confirmation
 from replicator.source.resumable import check_resumable
+from replicator.source.rollbacks import rolled_back
 from replicator.source.slot import Slot, read_identity, read_keep_bytes, read_slot
 from replicator.source.stream import ReplicationStream
 
@@ -57,6 +59,7 @@ class Incoming:
             migration.publications,
             start,
             confirmed=slot.confirmed_flush,
+            rolled_back=partial(rolled_back, self.source),
             buffer_bytes=settings.buffer_bytes // 2,
             status_interval=settings.status_interval,
             streaming=self.streaming,

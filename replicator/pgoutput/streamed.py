@@ -7,6 +7,7 @@ its own subtransaction behind its kind. Source: PostgreSQL documentation, "Logic
 import struct
 from array import array
 from bisect import bisect_left
+from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from replicator.lsn import Lsn
@@ -87,34 +88,38 @@ def read_xid(payload: bytes | memoryview) -> int | None:
 
 
 class Subtransactions:
-    """Where the first message of each subtransaction lies among the messages of its transaction.
+    """Where the messages of each subtransaction lie among those of its transaction.
 
-    What follows it is of the subtransaction, or of one inside it, until it ends. So a rollback cuts what was kept at
-    this place, as PostgreSQL's own apply worker does. There may be millions (a block with EXCEPTION in a loop): 12
-    bytes each.
+    What follows the first one is of the subtransaction, or of one inside it, until it ends. So a rollback that is told
+    cuts what was kept at this place, as PostgreSQL's own apply worker does. There may be millions (a block with
+    EXCEPTION in a loop): 24 bytes each, or 36 where their parent writes between them.
     """
 
     def __init__(self, xid: int) -> None:
         self._top = xid
-        self._last = 0
         self._ages = array("I")
         self._places = array("Q")
+        # each place where another one goes on, in the order of the messages
+        self._run_ages = array("I", [0])
+        self._run_places = array("Q", [0])
 
     def add(self, xid: int, place: int) -> None:
-        """Note that a message of ``xid`` begins at ``place``; only the first one matters."""
+        """Note that a message of ``xid`` begins at ``place``, and those that follow it."""
         age = self._age(xid)
-        if age in (0, self._last):
+        if age == self._run_ages[-1]:
             return
-        self._last = age
+        self._run_ages.append(age)
+        self._run_places.append(place)
         index = bisect_left(self._ages, age)
-        if index == len(self._ages) or self._ages[index] != age:
+        if age and (index == len(self._ages) or self._ages[index] != age):
             # xids are given in the order of first writes, so this is the end, but for a parent that writes later
             self._ages.insert(index, age)
             self._places.insert(index, place)
 
-    def __len__(self) -> int:
-        """How many there are that were not rolled back, as far as was told."""
-        return len(self._places)
+    @property
+    def xids(self) -> list[int]:
+        """Those that were not rolled back, as far as was told."""
+        return [(self._top + age) % 2**32 for age in self._ages]
 
     def abort(self, xid: int, end: int) -> int:
         """Where to cut: the first message of ``xid``, or ``end``, if there is none of it before."""
@@ -126,7 +131,23 @@ class Subtransactions:
         while self._places and self._places[-1] >= place:
             self._places.pop()
             self._ages.pop()
+        while len(self._run_places) > 1 and self._run_places[-1] >= place:
+            self._run_places.pop()
+            self._run_ages.pop()
         return place
+
+    def spans(self, xids: Iterable[int], end: int) -> list[tuple[int, int]]:
+        """Where the messages of these lie, up to ``end``: the beginning and end of each stretch, in order."""
+        wanted = set(map(self._age, xids))
+        found: list[tuple[int, int]] = []
+        for index, age in enumerate(self._run_ages):
+            if age in wanted:
+                start = self._run_places[index]
+                behind = self._run_places[index + 1] if index + 1 < len(self._run_places) else end
+                if found and found[-1][1] == start:
+                    start = found.pop()[0]
+                found.append((start, behind))
+        return found
 
     def _age(self, xid: int) -> int:
         """Xids wrap around, but not within one transaction."""

@@ -9,6 +9,7 @@ import contextlib
 import errno
 import os
 import tempfile
+from collections.abc import Iterable
 from io import BufferedRandom
 from typing import Final, Self
 
@@ -23,6 +24,8 @@ _BLOCK: Final = 256 * 1024
 _AFTER_XID: Final = ID.size
 _LENGTH: Final = LENGTH.size
 _length_of = LENGTH.pack
+_NOWHERE: Final = 2**62
+"""A place behind all messages."""
 
 
 class StoredMessage:
@@ -71,6 +74,10 @@ class Kept:
         self._unwritten_bytes = 0
         self._block = b""
         self._position = self._block_start = 0
+        self._rolled_back: list[tuple[int, int]] = []
+        self._rolled_back_start = self._rolled_back_end = _NOWHERE
+        self.is_rolled_back = False
+        """Whether the message that was read last is of a subtransaction that `leave_out` was told of."""
 
     def close(self) -> None:
         """Forget all of it."""
@@ -109,9 +116,18 @@ class Kept:
         return before - self.size
 
     @property
-    def subtransactions(self) -> int:
-        """How many of them have messages here."""
-        return len(self._subtransactions)
+    def subtransactions(self) -> list[int]:
+        """Those that have messages here: whether they were rolled back is not certain."""
+        return self._subtransactions.xids
+
+    def leave_out(self, xids: Iterable[int]) -> None:
+        """Tell which subtransactions were rolled back, before anything is read."""
+        self._rolled_back = self._subtransactions.spans(xids, self.size)[::-1]
+        self._next_rolled_back()
+
+    def _next_rolled_back(self) -> None:
+        span = self._rolled_back.pop() if self._rolled_back else (_NOWHERE, _NOWHERE)
+        self._rolled_back_start, self._rolled_back_end = span
 
     def complete(self) -> None:
         """No more will be added: it can be read."""
@@ -124,6 +140,10 @@ class Kept:
         if len(self._block) - position < _LENGTH and not self._read(_LENGTH):
             return None
         position, data = self._position, self._block
+        place = self._block_start + position
+        if place >= self._rolled_back_end:
+            self._next_rolled_back()
+        self.is_rolled_back = place >= self._rolled_back_start
         length = data[position] << 24 | data[position + 1] << 16 | data[position + 2] << 8 | data[position + 3]
         if length >= LARGE:
             start = self._block_start + position + _LENGTH

@@ -20,6 +20,7 @@ class Pause(Enum):
 
     LARGE = "one has to be taken with fewer copies"
     COMMITTED = "a transaction that was sent before has committed, and has to be taken"
+    UNDECIDED = "the source has to be asked which parts of such a transaction were rolled back"
     NOTHING = "libpq has read no more"
     FULL = "the buffer is full"
     TURN = "as many were read as should be at once"
@@ -80,7 +81,7 @@ class FrameReader:
             payload = data[HEADER_BYTES:length] if length > HEADER_BYTES else b""
             if streamed.in_block or (payload and data[HEADER_BYTES] in NOT_ORDINARY):
                 streamed.take(payload)
-                if streamed.replaying:
+                if streamed.replaying or streamed.undecided:
                     return _COMMITTED
                 continue
             transaction = assembler.feed(payload)

@@ -5,6 +5,7 @@ What comes of it is in the buffer: whole transactions, pieces of large ones, and
 
 import contextlib
 import time
+from collections.abc import Iterable
 from typing import Final
 
 import structlog
@@ -63,6 +64,15 @@ class Receiver:
         """Bytes of transactions that have not committed, in temporary files."""
         return self._streamed.size
 
+    @property
+    def subtransactions(self) -> list[int]:
+        """Those of a transaction that is UNDECIDED."""
+        return self._streamed.subtransactions
+
+    def decide(self, rolled_back: Iterable[int]) -> None:
+        """Tell which of `subtransactions` were rolled back."""
+        self._streamed.decide(rolled_back)
+
     def close(self) -> None:
         """Forget the transactions that have not committed."""
         self._streamed.close()
@@ -71,8 +81,8 @@ class Receiver:
         """Take frames until one of the reasons for a pause, but for LARGE and COMMITTED.
 
         Once so many bytes as ``until`` have come in all, the others' turn is NOTHING. What came before an error is in
-        the buffer. Raises ProtocolError, LocalDiskError, psycopg.Error, ServerUnavailableError if the source shuts
-        down, or UntoldRollbackError at a transaction that has to be received again, after its commit.
+        the buffer. After UNDECIDED, `decide` has to be called first. Raises ProtocolError, LocalDiskError,
+        psycopg.Error, or ServerUnavailableError if the source shuts down.
         """
         reader, last, consumed = self._reader, self._reader.frames + _AT_ONCE, None
         while (pause := self._replay()) is None:
@@ -111,6 +121,8 @@ class Receiver:
 
     def _replay(self) -> Pause | None:
         """Take what there is of a streamed transaction that has committed; why no frame may be read after it."""
+        if self._streamed.undecided:
+            return Pause.UNDECIDED
         while self._streamed.replaying and not self.buffer.full:
             self._feedback.hear()  # it is not listened to meanwhile
             piece = self._streamed.next_piece()

@@ -11,7 +11,7 @@ import fcntl
 import math
 import sys
 import termios
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import Final, Self
 
 import psycopg
@@ -30,6 +30,10 @@ from replicator.source.slot import slot_error
 
 __all__ = ["Received", "ReplicationStream"]
 
+RolledBack = Callable[[Sequence[int]], Awaitable[Iterable[int]]]
+"""Tells which of these subtransactions, whose transaction has committed, were rolled back. Raises psycopg.Error, or
+UntoldRollbackError where it cannot tell."""
+
 _AS_STORED: Final = "SET client_encoding = SQL_ASCII"
 """Such a database converts nothing, but would end the stream at bytes that are no UTF-8, for good. So the target has
 to refuse them, which names the table, and leaves them out once it was copied again."""
@@ -45,10 +49,12 @@ class ReplicationStream:
         *,
         start: Lsn,
         confirmed: Lsn,
+        rolled_back: RolledBack,
         buffer_bytes: int,
         status_interval: float,
     ) -> None:
         self._connection = connection
+        self._rolled_back = rolled_back
         self._slot = slot
         self._status_interval = status_interval
         self._feedback = Feedback(connection.pgconn, start, confirmed)
@@ -63,6 +69,7 @@ class ReplicationStream:
         self._timer: asyncio.TimerHandle | None = None
         self._gathering = Gathering()
         self._moment: asyncio.TimerHandle | None = None
+        self._decision: asyncio.Task[None] | None = None
 
     @classmethod
     async def open(
@@ -73,14 +80,16 @@ class ReplicationStream:
         start: Lsn,
         *,
         confirmed: Lsn | None = None,
+        rolled_back: RolledBack,
         buffer_bytes: int,
         status_interval: float,
         streaming: bool = True,
     ) -> Self:
         """Connect and stream from ``start``. ``confirmed`` is where the slot stands, if that is before ``start``.
 
-        ``buffer_bytes`` bounds what is held for `next`, ``status_interval`` is in seconds; with ``streaming``, large
-        transactions come before they commit. Raises SlotBusyError, SlotLostError, SourceError, or what `connect` does.
+        With ``streaming``, large transactions come before they commit, and ``rolled_back`` is asked which parts of them
+        did not. ``buffer_bytes`` bounds what is held for `next`, ``status_interval`` is in seconds.
+        Raises SlotBusyError, SlotLostError, SourceError, or what `connect` does.
         """
         connection = await connect(dsn, Side.SOURCE, "stream", replication=True)
         try:
@@ -98,6 +107,7 @@ class ReplicationStream:
             slot,
             start=start,
             confirmed=start if confirmed is None else confirmed,
+            rolled_back=rolled_back,
             buffer_bytes=buffer_bytes,
             status_interval=status_interval,
         )
@@ -149,7 +159,8 @@ class ReplicationStream:
     # --- reading ------------------------------------------------------------------------------------------------------
 
     def _resume_unless_full(self) -> None:
-        if self._moment is None and not self._reading and self._failure is None and not self._buffer.full:
+        waits = self._reading or self._moment is not None or self._decision is not None
+        if not waits and self._failure is None and not self._buffer.full:
             self._resume()
 
     def _resume(self) -> None:
@@ -182,8 +193,18 @@ class ReplicationStream:
                 self._read_soon()
             elif pause is Pause.NOTHING:
                 self._let_gather()
+            elif pause is Pause.UNDECIDED:
+                self._pause()
+                self._decision = self._loop.create_task(self._decide())
             else:
                 raise self._end_of_copy()
+
+    async def _decide(self) -> None:
+        """Go on with a large transaction once the source has told what was rolled back of it."""
+        with self._ended_by_errors():
+            self._receiver.decide(await self._rolled_back(self._receiver.subtransactions))
+            self._decision = None
+            self._resume_unless_full()
 
     # --- gathering ----------------------------------------------------------------------------------------------------
 
@@ -244,7 +265,7 @@ class ReplicationStream:
         self._failure = reason
         self._pause()
         self._receiver.close()
-        for handle in (self._timer, self._turn, self._moment):
+        for handle in (self._timer, self._turn, self._moment, self._decision):
             if handle is not None:
                 handle.cancel()
         with contextlib.suppress(psycopg.Error):

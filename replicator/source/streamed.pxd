@@ -16,7 +16,7 @@ cdef class Streamed:
     cdef Assembler _assembler
     cdef dict _kept, _newest
     cdef Kept _block
-    cdef readonly bint in_block, replaying
+    cdef readonly bint in_block, replaying, undecided
     cdef Py_ssize_t _descriptions
     cdef _Replay _replay
     cdef readonly Py_ssize_t size

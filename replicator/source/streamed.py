@@ -6,15 +6,16 @@ again from its beginning.
 """
 
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
-from replicator.errors import ProtocolError, UntoldRollbackError
+from replicator.errors import ProtocolError
 from replicator.model import Transaction
 from replicator.pgoutput.streamed import StreamCommit, read_abort, read_commit, read_start, read_xid
 from replicator.pgoutput.transactions import Assembler
 from replicator.pgoutput.wire import RELATION, STREAM_ABORT, STREAM_COMMIT, STREAM_START, STREAM_STOP, read_id
-from replicator.source.kept import Kept, Message, disk_error
+from replicator.source.kept import Kept, Message, StoredMessage, disk_error
 
 _NUMBER: Final = struct.Struct(">Q")
 """Behind a kept description: its place in the order in which descriptions came."""
@@ -39,6 +40,10 @@ class _Replay:
         return description
 
 
+def _is_description(message: bytes | StoredMessage) -> bool:
+    return isinstance(message, bytes) and message[0] == RELATION
+
+
 class Streamed:
     """What has come of transactions that have not ended, during one START_REPLICATION."""
 
@@ -50,6 +55,8 @@ class Streamed:
         """Whether the next message carries an xid, unless it ends the block."""
         self.replaying = False
         """Whether `next_piece` has to be called, and called again, before another message is taken."""
+        self.undecided = False
+        """Whether `decide` has to be called before that: a transaction has committed, but perhaps not all of it."""
         self._descriptions = 0
         self._newest: dict[int, tuple[int, bytes]] = {}
         self._replay: _Replay | None = None
@@ -59,7 +66,7 @@ class Streamed:
     def close(self) -> None:
         """Forget all of it."""
         self._replay = self._block = None
-        self.in_block = self.replaying = False
+        self.in_block = self.replaying = self.undecided = False
         for kept in self._kept.values():
             kept.close()
         self._kept.clear()
@@ -68,8 +75,7 @@ class Streamed:
     def take(self, payload: Message) -> None:
         """Take a message of a block, or of one of the kinds NOT_ORDINARY.
 
-        Raises ProtocolError, LocalDiskError if there is no place to keep it, or UntoldRollbackError at the commit of
-        what has to be received again, after it.
+        Raises ProtocolError, or LocalDiskError if there is no place to keep it.
         """
         try:
             if self._block is not None:
@@ -78,6 +84,17 @@ class Streamed:
                 self._take_outside(bytes(payload))
         except OSError as error:
             raise disk_error(error) from None
+
+    @property
+    def subtransactions(self) -> list[int]:
+        """The xids of what has to be decided on."""
+        return self._replay.kept.subtransactions if self._replay is not None and self.undecided else []
+
+    def decide(self, rolled_back: Iterable[int]) -> None:
+        """Tell which of `subtransactions` were rolled back: they are left out of the transaction."""
+        assert self._replay is not None
+        self._replay.kept.leave_out(rolled_back)
+        self.undecided, self.replaying = False, True
 
     def next_piece(self) -> Transaction | None:
         """What comes next of a transaction that has committed; None: it is the other tasks' turn before that."""
@@ -135,11 +152,11 @@ class Streamed:
 
     def _commit(self, commit: StreamCommit) -> None:
         kept = self._find(commit.xid)
-        if kept.subtransactions:
-            raise UntoldRollbackError("a large transaction has savepoints, and which were rolled back is not certain")
         kept.complete()
         self._replay = _Replay(commit, kept)
-        self.replaying = True
+        # the source has been seen not to tell of rollbacks (17.10, after a reconnection)
+        self.undecided = bool(kept.subtransactions)
+        self.replaying = not self.undecided
         self._assembler.begin(commit.as_begin)
 
     def _go_on(self, replay: _Replay) -> Transaction | None:
@@ -148,6 +165,9 @@ class Streamed:
             message = kept.next()
             if message is None:
                 return self._end(replay)
+            if kept.is_rolled_back and not _is_description(message):
+                # a source that does not tell of the rollback sends no description again
+                continue
             if isinstance(message, bytes):
                 transaction = self._assembler.feed(message if message[0] != RELATION else replay.description(message))
             else:

@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 import termios
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import Any
@@ -39,6 +39,11 @@ IN_TIME = 30
 """Seconds that nothing here should ever take."""
 
 
+async def none(_: Sequence[int]) -> list[int]:
+    """No savepoint is rolled back here."""
+    return []
+
+
 class Streamed:
     """A source with a publication of all its tables, and a slot that stands where they were made."""
 
@@ -66,7 +71,7 @@ class Streamed:
             self.slot,
             [self.publication],
             self.start if start is None else start,
-            **{"buffer_bytes": MIB, "status_interval": 0.2} | options,
+            **dict[str, Any](rolled_back=none, buffer_bytes=MIB, status_interval=0.2) | options,
         )
 
     def confirmed(self) -> Lsn:

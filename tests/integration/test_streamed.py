@@ -5,15 +5,19 @@ import contextlib
 import itertools
 import random
 from collections.abc import Iterable, Iterator
+from functools import partial
 
 import psycopg
 import pytest
 
 from replicator.config import MIB
+from replicator.errors import Side, UntoldRollbackError
 from replicator.lsn import Lsn, parse_lsn
 from replicator.model import Change, Insert, Transaction
 from replicator.pgoutput.streamed import Subtransactions
 from replicator.pgoutput.transactions import Assembler
+from replicator.postgres import connect
+from replicator.source.rollbacks import rolled_back
 from replicator.source.stream import ReplicationStream
 from tests.fixtures.databases import Database
 
@@ -115,23 +119,25 @@ class Invention:
         self._depth, self._open = 0, False
 
 
-@pytest.fixture
-def aborts(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many bytes were cut off by each rollback of a subtransaction that had been sent.
+@pytest.fixture(params=[True, False], ids=["told", "untold"])
+def is_told(request: pytest.FixtureRequest) -> bool:
+    """Whether the source tells of the rollbacks of subtransactions."""
+    return bool(request.param)
 
-    That all of them are told is believed here: nothing of these histories is spilled before it is sent.
-    """
+
+@pytest.fixture
+def aborts(is_told: bool, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many bytes were cut off by each rollback of a subtransaction that had been sent: none if it is not told."""
     found: list[int] = []
     abort = Subtransactions.abort
 
     def noted(subtransactions: Subtransactions, xid: int, end: int) -> int:
-        place = abort(subtransactions, xid, end)
-        if place < end:
+        place = abort(subtransactions, xid, end) if is_told else end
+        if place < end or not is_told:
             found.append(end - place)
         return place
 
     monkeypatch.setattr(Subtransactions, "abort", noted)
-    monkeypatch.setattr(Subtransactions, "__len__", lambda _: 0)
     return found
 
 
@@ -162,11 +168,13 @@ def is_end(transaction: Transaction) -> bool:
 
 async def sent_before(database: Database, slot: str, start: Lsn, seed: int) -> list[Transaction]:
     """What the stream hands out while a history is being played."""
+    asked = await connect(database.dsn, Side.SOURCE, "asked")
     stream = await ReplicationStream.open(
         f"{database.dsn}?options=-c%20logical_decoding_work_mem%3D64kB",
         slot,
         ["everything"],
         start,
+        rolled_back=partial(rolled_back, asked),
         buffer_bytes=MIB // 4,
         status_interval=0.2,
     )
@@ -181,6 +189,7 @@ async def sent_before(database: Database, slot: str, start: Lsn, seed: int) -> l
             stream.confirm(transactions[-1].end_lsn)
     finally:
         await stream.close()
+        await asked.close()
     return transactions
 
 
@@ -200,7 +209,7 @@ def whole(pieces: Iterable[Transaction]) -> list[tuple[Lsn, Lsn, int, list[Chang
 
 @pytest.mark.parametrize(
     ("major", "histories"),
-    [(15, 1), (17, 1), (18, 1), *(pytest.param(major, 40, marks=pytest.mark.long) for major in (15, 17, 18))],
+    [(15, 3), (17, 3), (18, 3), *(pytest.param(major, 40, marks=pytest.mark.long) for major in (15, 17, 18))],
 )
 async def test_a_streamed_history_gives_the_same_transactions_as_one_that_is_sent_after_its_commits(
     request: pytest.FixtureRequest, aborts: list[int], major: int, histories: int
@@ -223,3 +232,36 @@ async def test_a_streamed_history_gives_the_same_transactions_as_one_that_is_sen
         for slot in (off, on):
             database.execute("SELECT pg_drop_replication_slot(%s)", [slot])
     assert len(aborts) >= histories
+
+
+@pytest.mark.parametrize("major", [15, 17, 18])
+async def test_the_commit_log_tells_which_savepoints_were_rolled_back(
+    request: pytest.FixtureRequest, major: int
+) -> None:
+    """Given a transaction with savepoints, nested ones too, of which some were rolled back, when it has committed, or
+    is about to be told as committed, then exactly these are named; one that no log knows any more is an error."""
+    database: Database = request.getfixturevalue("source" if major == 17 else f"source_{major}")
+    database.execute("CREATE TABLE t (id int)")
+    asked = await connect(database.dsn, Side.SOURCE, "asked")
+    try:
+        with psycopg.connect(database.dsn) as session:
+            xids = dict[str, int]()
+            for statement in ("SAVEPOINT a", "SAVEPOINT b", "ROLLBACK TO b", "SAVEPOINT c", "RELEASE c", "RELEASE a",
+                              "SAVEPOINT d", "SAVEPOINT e", "RELEASE e", "ROLLBACK TO d", "SAVEPOINT f"):  # fmt: skip
+                session.execute(statement.encode())
+                if statement.startswith("SAVEPOINT"):
+                    session.execute("INSERT INTO t VALUES (1)")
+                    ((xid,),) = session.execute("SELECT xmin::text::bigint FROM t ORDER BY ctid DESC LIMIT 1")
+                    xids[statement[-1]] = xid
+            names = {xid: name for name, xid in xids.items()}
+            for _ in ("in progress", "committed"):
+                found = await rolled_back(asked, list(names))
+                assert {names[xid] for xid in found} == {"b", "d", "e"}
+                session.commit()
+
+        assert await rolled_back(asked, []) == []
+        with pytest.raises(UntoldRollbackError):
+            # what initdb's transactions have done is frozen, and their log is cut off
+            await rolled_back(asked, [100])
+    finally:
+        await asked.close()

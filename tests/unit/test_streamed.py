@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from replicator.config import MIB
-from replicator.errors import LocalDiskError, ProtocolError, UntoldRollbackError
+from replicator.errors import LocalDiskError, ProtocolError
 from replicator.model import Insert, LogicalMessage, Transaction
 from replicator.pgoutput.large import LARGE
 from replicator.pgoutput.streamed import read_xid
@@ -79,13 +79,43 @@ def test_what_an_aborted_subtransaction_did_is_taken_back(fed: Fed) -> None:
     assert fed.rows == [[b"1", b"5"]]
 
 
-def test_law_1_a_transaction_with_subtransactions_left_does_not_come_out(fed: Fed) -> None:
-    """The source may not have told that they were rolled back."""
-    fed.feed(*block(7, described(7), row(7, b"1"), row(8, b"2"), row(9, b"3")), wire.stream_abort(7, 9))
+def test_law_1_what_was_rolled_back_untold_does_not_come_out(fed: Fed) -> None:
+    """Given subtransactions at the commit, when the source is asked, then those that committed come out, also where
+    their parent has written between them, and no row of the others."""
+    fed.rolled_back = [8, 10]
+    fed.feed(*block(7, described(7), row(8, b"gone"), row(7, b"1"), row(9, b"2"), row(10, b"gone"), row(9, b"3")))
+    fed.feed(*block(7, row(10, b"gone"), row(11, b"4"), row(12, b"gone"), first=False), wire.stream_abort(7, 12))
 
-    with pytest.raises(UntoldRollbackError):
-        fed.feed(wire.stream_commit(7))
-    assert fed.transactions == []
+    fed.feed(*block(7, row(7, b"5"), first=False), wire.stream_commit(7))
+
+    assert fed.rows == [[b"1", b"2", b"3", b"4", b"5"]]
+
+
+def test_law_1_nothing_is_read_before_it_is_decided_what_was_rolled_back(fed: Fed) -> None:
+    fed.feed(*block(7, described(7), row(7, b"1"), row(8, b"2")))
+
+    fed.streamed.take(wire.stream_commit(7))
+
+    assert (fed.streamed.undecided, fed.streamed.replaying) == (True, False)
+    assert fed.streamed.subtransactions == [8]
+    fed.streamed.decide([])
+    assert (fed.streamed.undecided, fed.streamed.replaying) == (False, True)
+    assert fed.streamed.subtransactions == []
+
+
+def test_a_description_in_what_was_rolled_back_untold_holds_for_what_follows(fed: Fed) -> None:
+    """The source does not send it again, since it does not know that it was rolled back."""
+    fed.rolled_back = [8]
+    fed.feed(*block(7, described(8), row(8, b"gone"), row(7, b"1")), wire.stream_commit(7))
+
+    assert fed.rows == [[b"1"]]
+
+
+def test_a_huge_row_that_was_rolled_back_untold_is_left_out(fed: Fed) -> None:
+    fed.rolled_back = [8]
+    fed.feed(*block(7, described(7), row(8, b"x" * LARGE), row(7, b"1"), row(9, b"y" * LARGE)), wire.stream_commit(7))
+
+    assert [value for rows in fed.rows for value in rows] == [b"1", b"y" * LARGE]
 
 
 def test_rows_and_rollbacks_that_cross_what_is_written_at_once(fed: Fed) -> None:
