@@ -221,11 +221,12 @@ class Target:
         try:
             # no table is truncated while checks of it wait for the commit
             constraints = await read_deferred_constraints(self._connection, tables)
+            listed = ", ".join(constraints)
             if constraints:
-                await self._connection.execute(f"SET CONSTRAINTS {', '.join(constraints)} IMMEDIATE".encode())
+                await self._connection.execute(f"SET CONSTRAINTS {listed} IMMEDIATE".encode())
             await self._connection.execute(statement)
-            if constraints:
-                await self._connection.execute("SET CONSTRAINTS ALL DEFERRED")
+            if constraints:  # not ALL: others may be checked at once, and a later TRUNCATE looks at these alone
+                await self._connection.execute(f"SET CONSTRAINTS {listed} DEFERRED".encode())
         except psycopg.Error as error:
             raise translate(error, Side.TARGET, f"truncate of {names}", otherwise=ApplyError) from None
 

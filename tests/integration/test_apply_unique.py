@@ -190,6 +190,20 @@ async def test_a_table_whose_values_wait_to_be_checked_is_truncated_in_the_same_
     assert applier.rows("SELECT * FROM t") == [(1, 1, 4)]
 
 
+async def test_a_truncate_leaves_the_checks_of_other_tables_as_they_were(applier: Applier) -> None:
+    """Given a key that is checked at once, when a TRUNCATE has looked at another one's, then it still is."""
+    applier.execute(
+        "CREATE TABLE a (id int PRIMARY KEY, u int UNIQUE DEFERRABLE INITIALLY DEFERRED);"
+        "CREATE TABLE b (id int PRIMARY KEY, u int UNIQUE DEFERRABLE INITIALLY IMMEDIATE);"
+        "INSERT INTO a VALUES (1, 1); INSERT INTO b VALUES (1, 1), (2, 2)"
+    )
+    a, b = await applier.relation("a"), await applier.relation("b")
+
+    await applier.apply(truncate(a), update(b, "1", "2"), update(b, "2", "1"), truncate(b))
+
+    assert applier.rows("SELECT * FROM b") == []
+
+
 # --- session_replication_role = replica: deferrable constraints are triggers, and do not fire ------------------------
 
 
