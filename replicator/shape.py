@@ -33,7 +33,8 @@ class Shape:
     ``of_root``: changes travel under the name of a partitioned table, whose parts are its leaves. ``computed`` are its
     generated columns by attribute number, names and types; ``others`` the names of those and of what the target had
     besides when this was recorded, perhaps dropped on the source.
-    ``labels`` are the values of the enums in its columns, by object id: that is what rows hold.
+    ``labels`` are the values of the enums in its columns, by object id: that is what rows hold. An earlier version
+    recorded no ``labels``, so that all are new, and no ``computed``: None says that those are not known.
     """
 
     columns: Mapping[int, ShapeColumn]
@@ -43,21 +44,22 @@ class Shape:
     of_root: bool = False
     others: frozenset[str] = frozenset()
     labels: Mapping[int, str] = field(default_factory=dict)
-    computed: Mapping[int, tuple[str, str]] = field(default_factory=dict)
+    computed: Mapping[int, tuple[str, str]] | None = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """As the control tables keep it."""
         columns = {str(n): [c.name, c.type, sorted(map(list, c.kinds)), c.version] for n, c in self.columns.items()}
         files = {str(oid): node for oid, node in self.files.items()}
         labels = {str(oid): label for oid, label in self.labels.items()}
-        computed = {str(n): [name, kind] for n, (name, kind) in self.computed.items()}
         parts = {"files": files, "filled": sorted(self.filled), "of_root": self.of_root, "labels": labels}
-        parts["computed"] = computed
+        if self.computed is not None:
+            parts["computed"] = {str(n): [name, kind] for n, (name, kind) in self.computed.items()}
         return {"columns": columns, "entries": sorted(self.entries), "others": sorted(self.others), **parts}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
-        """What `to_json` made."""
+        """What `to_json` made, of this version or an earlier one."""
+        computed = value.get("computed")
         return cls(
             {
                 int(n): ShapeColumn(name, kind, frozenset((oid, modifier) for oid, modifier in kinds), version)
@@ -68,8 +70,8 @@ class Shape:
             frozenset(value["filled"]),
             value["of_root"],
             frozenset(value["others"]),
-            {int(oid): label for oid, label in value["labels"].items()},
-            {int(n): (name, kind) for n, (name, kind) in value["computed"].items()},
+            {int(oid): label for oid, label in value.get("labels", {}).items()},
+            None if computed is None else {int(n): (name, kind) for n, (name, kind) in computed.items()},
         )
 
     def names_follow(self, relation: Relation) -> bool:
@@ -106,8 +108,9 @@ class Shape:
         """The names that mean another column now than the target's column of that name holds, or computes."""
         before = {column.name: number for number, column in self.columns.items()}
         held = {c.name for n, c in now.columns.items() if before.get(c.name, n) != n or c.name in self.others}
-        known = self.others.union(before)
-        other = (column for n, column in now.computed.items() if self.computed.get(n) != column)
+        known = self.others.union(before) if self.computed is not None else before.keys()
+        former = self.computed or {}
+        other = (column for n, column in (now.computed or {}).items() if former.get(n) != column)
         return frozenset(held.union(name for name, _ in other if name in known))
 
     def left_to_others(self, now: Self) -> frozenset[str]:
@@ -153,8 +156,8 @@ class Shape:
         return rewritten and bool(self.added(now) or self.retyped(now) or self.altered(now) or self.has_new_labels(now))
 
     def is_outdated(self, now: Self) -> bool:
-        """Whether files or columns of a table that this covers are others, which a later comparison must not meet."""
-        return self.rewritten(now) or self.altered(now)
+        """Whether files or columns of a table that this covers are others, or unknown, for a later comparison."""
+        return self.rewritten(now) or self.altered(now) or self.computed is None
 
     def covers(self, now: Self) -> bool:
         """Whether nothing is different that the stream, or the target, would have to know."""
