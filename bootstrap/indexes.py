@@ -4,7 +4,7 @@ Source: PostgreSQL documentation, "System Catalogs" (pg_index, pg_constraint), A
 of its index.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Final, LiteralString, NamedTuple
 from uuid import UUID
@@ -44,6 +44,48 @@ SELECT n.nspname AS schema, i.relname AS name, c.relname AS relation,
 """
 """``pg_get_indexdef`` waits for a lock on the table, so only tables that may need it are asked for."""
 
+_SHAPES: Final[LiteralString] = """
+SELECT n.nspname AS schema, c.relname AS relation, i.relname AS name, x.indexrelid AS oid,
+       pg_catalog.concat_ws(' ', m.amname, x.indisunique, x.indisexclusion, x.indimmediate, x.indnkeyatts,
+         x.indpred IS NOT NULL,
+         (SELECT pg_catalog.string_agg(coalesce(a.attname, '()'), ',' ORDER BY k.place)
+            FROM pg_catalog.unnest(x.indkey::int2[]) WITH ORDINALITY k (attnum, place)
+            LEFT JOIN pg_catalog.pg_attribute a
+              ON a.attrelid = x.indrelid AND a.attnum = k.attnum AND k.attnum > 0)) AS shape
+  FROM pg_catalog.pg_index x
+  JOIN pg_catalog.pg_class i ON i.oid = x.indexrelid
+  JOIN pg_catalog.pg_am m ON m.oid = i.relam
+  JOIN pg_catalog.pg_class c ON c.oid = x.indrelid
+  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+  JOIN ROWS FROM (pg_catalog.unnest(%s::text[]), pg_catalog.unnest(%s::text[])) u (schema, name)
+    ON u.schema = n.nspname AND u.name = c.relname
+ WHERE x.indisvalid
+ ORDER BY n.nspname, c.relname, i.relname
+"""
+"""Without ``pg_get_indexdef``, which waits for locks: what an expression or a predicate says is not compared."""
+
+_MAKING: Final[LiteralString] = """
+SELECT CASE WHEN k.oid IS NULL THEN pg_catalog.pg_get_indexdef(x.indexrelid)
+            ELSE pg_catalog.format('ALTER TABLE %%s ADD CONSTRAINT %%I %%s', k.conrelid::pg_catalog.regclass, k.conname,
+                                   pg_catalog.pg_get_constraintdef(k.oid)) END
+  FROM pg_catalog.pg_index x
+  LEFT JOIN pg_catalog.pg_constraint k
+         ON k.conindid = x.indexrelid AND k.conrelid = x.indrelid AND k.contype IN ('p', 'u', 'x')
+ WHERE x.indexrelid = %s
+"""
+
+
+class _Shape(NamedTuple):
+    schema: str
+    relation: str
+    name: str
+    oid: int
+    shape: str
+
+    @property
+    def place(self) -> tuple[str, str, str]:
+        return self.schema, self.relation, self.shape
+
 
 class _Index(NamedTuple):
     schema: str
@@ -71,6 +113,29 @@ async def renamed_indexes(source: Connection, target: Connection, schemas: Seque
         for place, (index, *others) in old.items()
         if not others and len(new.get(place, ())) == 1
     }
+
+
+async def lacking_indexes(
+    source: Connection, target: Connection, tables: Sequence[TableName]
+) -> dict[TableName, tuple[TableName, str]]:
+    """The source's indexes and keys of these tables that the target has nothing like, or nothing valid.
+
+    Each with its table and the statement that makes it. Names do not matter: `renamed_indexes` looks at them.
+    """
+    names = [[table.schema for table in tables], [table.name for table in tables]]
+    ours, theirs = [
+        await (await side.cursor(row_factory=class_row(_Shape)).execute(_SHAPES, names)).fetchall()
+        for side in (source, target)
+    ]
+    there = Counter(index.place for index in theirs)
+    found: dict[TableName, tuple[TableName, str]] = {}
+    for index in ours:
+        there[index.place] -= 1
+        if there[index.place] < 0:
+            row = await (await source.execute(_MAKING, [index.oid])).fetchone()
+            statement = str(row[0]) if row else ""
+            found[TableName(index.schema, index.name)] = TableName(index.schema, index.relation), statement
+    return found
 
 
 async def replaced_indexes(source: Connection, target: Connection, schemas: Sequence[str]) -> dict[TableName, str]:

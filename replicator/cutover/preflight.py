@@ -7,7 +7,7 @@ from typing import Final, LiteralString
 from bootstrap.attributes import different_expressions, different_identities
 from bootstrap.domains import different_composites
 from bootstrap.evolve import look
-from bootstrap.indexes import renamed_indexes
+from bootstrap.indexes import lacking_indexes, renamed_indexes
 from bootstrap.labels import disordered
 from bootstrap.refresh import FOLLOWED_STEP, refresh_deferred
 from bootstrap.schema import app_schemas, dump_app
@@ -152,12 +152,21 @@ async def _look_at_schema(
                 Obstacle(f"index {old} is called {new} on the source", _WAIT, Side.TARGET)
                 for old, new in (await renamed_indexes(source, target, schemas)).items()
             )
+            found.obstacles.extend(await _lacking_indexes(found, source, target))
             # values that are still to be renamed may look as if they were sorted otherwise
             found.obstacles.extend(await _different_types(source, target, schemas, are_renamed=bool(deploy.labels)))
     if renews:
         plan = await dump_app(settings, source, None)
         with on(Side.TARGET, "renewing what waits for the cutover"):
             await refresh_deferred(settings, source, target, plan)
+
+
+async def _lacking_indexes(found: Survey, source: Connection, target: Connection) -> list[Obstacle]:
+    tables = sorted({name for item in found.published for name in (item.table, *(part.table for part in item.parts))})
+    return [
+        Obstacle(f"{table} has no index on the target like {name}", f"{_WAIT}; or run there: {statement}", Side.TARGET)
+        for name, (table, statement) in (await lacking_indexes(source, target, tables)).items()
+    ]
 
 
 async def _different_columns(source: Connection, target: Connection, schemas: Sequence[str]) -> list[Obstacle]:

@@ -250,6 +250,64 @@ async def test_law_4_an_update_of_an_insert_only_table_just_before_the_fence_sto
                 await running
 
 
+async def test_law_4_a_table_that_is_made_while_statistics_are_awaited_stops_the_cutover(
+    source: Database, target: Database
+) -> None:
+    """Given an insert-only table, whose statistics a reader keeps open, when a table is made inside the fence and
+    gets a row, then nothing is switched without them."""
+    _both(source, target, _TABLES + "CREATE TABLE log (line text);")
+    async with streaming(source, target, keyless="insert-only", cutover_timeout=30) as settings:
+        drained = asyncio.Event()
+        with psycopg.connect(source.dsn) as reader:
+            reader.execute("SELECT count(*) FROM log")
+            running = asyncio.create_task(
+                cutover(settings, lambda line: drained.set() if line.startswith("sequences") else None)
+            )
+            async with asyncio.timeout(20):
+                await drained.wait()
+            await asyncio.sleep(1)
+            assert not running.done()
+            source.execute("CREATE TABLE late (id int PRIMARY KEY); INSERT INTO late VALUES (1)")
+            with pytest.raises(CutoverError, match="schema has changed since"):
+                await running
+    _takes_writes(source)
+
+
+@pytest.mark.parametrize(
+    ("drop", "statement"),
+    [
+        ("DROP INDEX parents_name", "CREATE INDEX parents_name ON public.parents USING btree (name)"),
+        (
+            "ALTER TABLE parents DROP CONSTRAINT parents_name_key",
+            "ALTER TABLE public.parents ADD CONSTRAINT parents_name_key UNIQUE (name)",
+        ),
+        (
+            "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'parents_lower'::regclass",
+            "CREATE UNIQUE INDEX parents_lower ON public.parents USING btree (lower(name))",
+        ),
+    ],
+)
+async def test_law_4_an_index_that_the_target_lacks_stops_the_cutover_with_the_statement(
+    source: Database, target: Database, drop: str, statement: str
+) -> None:
+    """Given a key or index that somebody has dropped on the target, or that is not valid there, then it is named."""
+    _both(
+        source,
+        target,
+        _TABLES + "CREATE INDEX parents_name ON parents (name); ALTER TABLE parents ADD UNIQUE (name);"
+        "CREATE UNIQUE INDEX parents_lower ON parents (lower(name))",
+    )
+    async with streaming(source, target) as settings:
+        target.execute(drop, superuser=True)
+        with pytest.raises(CutoverError, match="no index on the target like") as refused:
+            await _cutover(settings, rehearse=True)
+        assert statement in refused.value.hint
+        target.execute("DROP INDEX IF EXISTS parents_lower") if "lower" in drop else None
+        target.execute(statement)
+        await _cutover(settings)
+    _refuses_writes(source)
+
+
 async def test_a_column_that_is_numbered_otherwise_stops_the_cutover_with_the_statement(
     source: Database, target: Database
 ) -> None:
