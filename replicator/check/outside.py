@@ -51,6 +51,17 @@ SELECT e.extname::text AS extension, n.nspname AS schema, c.relname AS name, t.c
  ORDER BY 1, 2, 3
 """
 
+_EVENT_TRIGGERS: Final[LiteralString] = """
+SELECT pg_catalog.quote_ident(e.evtname)
+  FROM pg_catalog.pg_event_trigger e
+  JOIN pg_catalog.pg_proc p ON p.oid = e.evtfoid
+  JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+ WHERE e.evtenabled <> 'D' AND n.nspname = ANY (%s) AND e.evtevent IN ('ddl_command_start', 'ddl_command_end')
+   AND (e.evttags IS NULL OR e.evttags && '{CREATE SCHEMA,CREATE FUNCTION,CREATE TRIGGER,ALTER TABLE}')
+ ORDER BY 1
+"""
+"""With functions of the app that the fence's own statements call."""
+
 
 class _Kept(NamedTuple):
     """A table of an extension whose rows a dump would carry, those that meet the ``condition`` (with its WHERE)."""
@@ -86,6 +97,21 @@ async def settings(source: Source) -> list[Finding]:
             Side.SOURCE,
             f"settings of the database are not moved: {names}",
             "ALTER DATABASE … SET them on the target, where the app relies on them.",
+        )
+    ]
+
+
+async def event_triggers(source: Source) -> list[Finding]:
+    """Event triggers of the app: one that logs to a table writes while the fence refuses writes, and so fails it."""
+    rows = await (await source.connection.execute(_EVENT_TRIGGERS, [list(source.schemas)])).fetchall()
+    if not rows:
+        return []
+    disable = "; ".join(f"ALTER EVENT TRIGGER {name} DISABLE" for (name,) in rows)
+    return [
+        warning(
+            Side.SOURCE,
+            f"event triggers are called by the cutover's own statements: {', '.join(name for (name,) in rows)}",
+            f"If they write to a table that is moved, run before the cutover: {disable}; else the fence refuses that.",
         )
     ]
 

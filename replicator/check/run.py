@@ -21,6 +21,8 @@ from replicator.postgres import Connection, connect, describe, translate
 SOURCE_CHECKS: Final[Sequence[Callable[[Source], Awaitable[list[Finding]]]]] = (
     on_source.server,
     on_source.replication_connection,
+    on_source.our_schema,
+    outside.event_triggers,
     tables.identities,
     tables.publishing,
     rights,

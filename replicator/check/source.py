@@ -4,8 +4,9 @@ from typing import Final, LiteralString, NamedTuple
 
 from psycopg.rows import class_row
 
+from replicator import control
 from replicator.check.context import Source
-from replicator.check.finding import Finding, blocked, from_error, warning
+from replicator.check.finding import Finding, blocked, from_error, listed, warning
 from replicator.errors import ReplicatorError, Side
 from replicator.source.slot import NO_FREE_SLOT_REMEDY, OLD_TRANSACTIONS_REMEDY, WAL_LEVEL_REMEDY, read_identity
 
@@ -34,6 +35,14 @@ SELECT current_setting('server_version_num')::int AS version,
        pg_catalog.quote_ident(r.rolname) AS role
   FROM pg_catalog.pg_roles r
  WHERE r.rolname = current_user
+"""
+
+
+_RELATIONS_OF_OUR_SCHEMA: Final[LiteralString] = """
+SELECT c.relname
+  FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+ WHERE n.nspname = %s AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND NOT c.relname = ANY (%s)
+ ORDER BY 1
 """
 
 
@@ -69,6 +78,21 @@ async def server(source: Source) -> list[Finding]:
         *retention_verdict(facts),
         *waiting_verdict(facts),
         *large_object_verdict(facts),
+    ]
+
+
+async def our_schema(source: Source) -> list[Finding]:
+    """A schema of the app with the name of ours would be taken for the control tables of another migration."""
+    cursor = await source.connection.execute(_RELATIONS_OF_OUR_SCHEMA, [control.SCHEMA, list(control.TABLE_NAMES)])
+    names = [f"{control.SCHEMA}.{name}" for (name,) in await cursor.fetchall()]
+    if not names:
+        return []
+    return [
+        blocked(
+            Side.SOURCE,
+            f"{listed(names)} would not be moved: replicator's own tables have a schema of that name on the target",
+            f"ALTER SCHEMA {control.SCHEMA} RENAME TO … on the source, until the migration is cleaned up.",
+        )
     ]
 
 

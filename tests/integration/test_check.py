@@ -443,3 +443,34 @@ async def test_given_control_tables_of_another_role_it_is_a_finding_and_the_sour
         (Severity.BLOCKED, Side.SOURCE),
     ]
     assert "permission denied" in found[0].message
+
+
+async def test_given_a_schema_of_the_app_with_our_name_it_is_not_left_out_silently(
+    source: Database, target: Database
+) -> None:
+    source.execute("CREATE SCHEMA replicator CREATE TABLE accounts (id int PRIMARY KEY)")
+
+    finding = await blocked_by(source, target)
+
+    assert (finding.side, "replicator.accounts" in finding.message) == (Side.SOURCE, True)
+    source.execute("ALTER SCHEMA replicator RENAME TO theirs")
+    assert await findings(source, target) == []
+
+
+async def test_given_an_event_trigger_that_the_fence_would_fire_it_is_told(source: Database, target: Database) -> None:
+    """Given event triggers of the app, then that one is named which our own statements call."""
+    source.execute("CREATE FUNCTION log_it() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END'")
+    source.execute(
+        "CREATE EVENT TRIGGER log_views ON ddl_command_end WHEN TAG IN ('CREATE VIEW') EXECUTE FUNCTION log_it();"
+        "CREATE EVENT TRIGGER log_functions ON ddl_command_end WHEN TAG IN ('CREATE FUNCTION')"
+        " EXECUTE FUNCTION log_it()",
+        superuser=True,
+    )
+    try:
+        finding = await only_finding(source, target)
+    finally:
+        source.execute("DROP EVENT TRIGGER log_functions; DROP EVENT TRIGGER log_views", superuser=True)
+
+    assert finding.severity is Severity.WARNING
+    assert "ALTER EVENT TRIGGER log_functions DISABLE;" in finding.remedy
+    assert "log_views" not in finding.message
