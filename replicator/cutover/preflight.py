@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final, LiteralString
 
 from bootstrap.attributes import different_expressions, different_identities
+from bootstrap.deviations import deviations
 from bootstrap.domains import different_composites
 from bootstrap.evolve import look
 from bootstrap.indexes import lacking_indexes, renamed_indexes
@@ -153,6 +154,14 @@ async def _look_at_schema(
                 for old, new in (await renamed_indexes(source, target, schemas)).items()
             )
             found.obstacles.extend(await _lacking_indexes(found, source, target))
+            found.obstacles.extend(
+                Obstacle(
+                    f"{item.kind} {item.name} is {item.source} on the source, {item.target} on the target",
+                    item.remedy,
+                    Side.TARGET,
+                )
+                for item in await deviations(source, target, schemas)
+            )
             # values that are still to be renamed may look as if they were sorted otherwise
             found.obstacles.extend(await _different_types(source, target, schemas, are_renamed=bool(deploy.labels)))
     if renews:

@@ -308,6 +308,43 @@ async def test_law_4_an_index_that_the_target_lacks_stops_the_cutover_with_the_s
     _refuses_writes(source)
 
 
+_DEVIATING = """
+CREATE DOMAIN amount AS numeric({}); CREATE TYPE span AS RANGE (subtype = {});
+CREATE TABLE priced (id int PRIMARY KEY, a amount, s span, v text COLLATE "{}");
+CREATE TABLE parted (id int PRIMARY KEY) PARTITION BY RANGE (id);
+CREATE TABLE parted_1 PARTITION OF parted FOR VALUES FROM (0) TO ({});
+"""
+
+
+async def test_law_4_what_is_another_one_under_its_name_stops_the_cutover(source: Database, target: Database) -> None:
+    """Given a domain, a range, a partition and a column that a deploy has made anew on the source under their names,
+    then each is named, with what makes the target's like it: rows may have been rounded there."""
+    _both(source, target)
+    source.execute(_DEVIATING.format("20, 6", "float8", "C", 100))
+    target.execute(_DEVIATING.format("12, 2", "float4", "POSIX", 10))
+    async with streaming(source, target) as settings:
+        with pytest.raises(CutoverError) as refused:
+            await _cutover(settings, rehearse=True)
+        assert isinstance(refused.value, ObstructedError)
+        told = {
+            o.message.split(" is ")[0]: o.remedy for o in refused.value.obstacles if " on the source, " in o.message
+        }
+        assert told.keys() == {
+            "type public.amount", "type public.span", "partition public.parted_1", "column public.priced.v",
+        }  # fmt: skip
+        for kind in ("partition public.parted_1", "column public.priced.v"):
+            target.execute(told[kind].removeprefix("Run on the target: "))
+        target.execute(
+            "ALTER DOMAIN amount RENAME TO amount_old; CREATE DOMAIN amount AS numeric(20, 6);"
+            "ALTER TABLE priced ALTER a TYPE amount USING a::text::amount; DROP DOMAIN amount_old;"
+            "ALTER TYPE span RENAME TO span_old;"
+            "CREATE TYPE span AS RANGE (subtype = float8, multirange_type_name = m);"
+            "ALTER TABLE priced ALTER s TYPE span USING s::text::span"
+        )
+        await _cutover(settings)
+    _refuses_writes(source)
+
+
 async def test_a_column_that_is_numbered_otherwise_stops_the_cutover_with_the_statement(
     source: Database, target: Database
 ) -> None:

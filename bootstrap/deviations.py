@@ -1,0 +1,83 @@
+"""What a deploy may have changed under a name that stayed, and the worker does not follow: the cutover has to tell it.
+
+Source: PostgreSQL documentation, "System Catalogs" (pg_type, pg_range, pg_class: relpartbound, pg_attribute).
+"""
+
+from collections.abc import Sequence
+from typing import Final, LiteralString, NamedTuple
+
+from replicator.catalog.query import fetch
+from replicator.postgres import Connection
+
+# a domain's base type decides how its values are cut and rounded, a range's subtype the same of its bounds
+_TYPES: Final[LiteralString] = """
+SELECT 'type' AS kind, pg_catalog.format('%%I.%%I', n.nspname, t.typname) AS name,
+       pg_catalog.concat_ws(' ', pg_catalog.format_type(coalesce(r.rngsubtype, t.typbasetype), t.typtypmod),
+         'COLLATE ' || nullif(coalesce(nullif(r.rngcollation, 0), t.typcollation), 0)::regcollation) AS definition,
+       'Make it anew on the target as on the source: rename the old one, CREATE it, ALTER TABLE … ALTER COLUMN … '
+         'TYPE … USING …::text::…; then UPDATE replicator.tables SET state = ''copying'' WHERE … its tables, whose '
+         'rows may have been rounded or cut' AS remedy
+  FROM pg_catalog.pg_type t
+  JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace
+  LEFT JOIN pg_catalog.pg_range r ON r.rngtypid = t.oid
+ WHERE t.typtype IN ('d', 'r') AND n.nspname = ANY (%s)
+"""
+_BOUNDS: Final[LiteralString] = """
+SELECT 'partition' AS kind, c.oid::regclass::text AS name, b.bound AS definition,
+       pg_catalog.format('Run on the target: ALTER TABLE %%1$s DETACH PARTITION %%2$s; '
+                           'ALTER TABLE %%1$s ATTACH PARTITION %%2$s %%3$s',
+                         i.inhparent::regclass, c.oid::regclass, b.bound) AS remedy
+  FROM pg_catalog.pg_class c
+  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+  JOIN pg_catalog.pg_inherits i ON i.inhrelid = c.oid
+ CROSS JOIN LATERAL pg_catalog.pg_get_expr(c.relpartbound, c.oid) b (bound)
+ WHERE c.relispartition AND c.relkind IN ('r', 'p') AND n.nspname = ANY (%s)
+"""
+_COLLATIONS: Final[LiteralString] = """
+SELECT 'column' AS kind, pg_catalog.format('%%s.%%I', c.oid::regclass, a.attname) AS name,
+       'COLLATE ' || a.attcollation::regcollation AS definition,
+       pg_catalog.format('Run on the target: ALTER TABLE %%s ALTER COLUMN %%I TYPE %%s COLLATE %%s', c.oid::regclass,
+         a.attname, pg_catalog.format_type(a.atttypid, a.atttypmod), a.attcollation::regcollation) AS remedy
+  FROM pg_catalog.pg_attribute a
+  JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
+  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+ WHERE a.attcollation <> 0 AND a.attnum > 0 AND NOT a.attisdropped AND c.relkind IN ('r', 'p') AND n.nspname = ANY (%s)
+"""
+
+
+class _Definition(NamedTuple):
+    kind: str
+    name: str
+    definition: str
+    remedy: str
+
+
+class Deviation(NamedTuple):
+    """What both sides have, and is another one on the target; ``remedy`` says how to make it like the source's."""
+
+    kind: str
+    name: str
+    source: str
+    target: str
+    remedy: str
+
+
+async def deviations(source: Connection, target: Connection, schemas: Sequence[str]) -> list[Deviation]:
+    """Types, partitions and columns in these schemas whose definitions differ."""
+    theirs = {(item.kind, item.name): item.definition for item in await _read(target, schemas)}
+    return [
+        Deviation(ours.kind, ours.name, ours.definition, their, ours.remedy)
+        for ours in await _read(source, schemas)
+        if (their := theirs.get((ours.kind, ours.name), ours.definition)) != ours.definition
+    ]
+
+
+async def _read(connection: Connection, schemas: Sequence[str]) -> list[_Definition]:
+    """With names that say their schema, whatever the session's search_path is."""
+    async with connection.transaction():
+        await connection.execute("SET LOCAL search_path = ''")
+        return [
+            item
+            for query in (_TYPES, _BOUNDS, _COLLATIONS)
+            for item in await fetch(connection, _Definition, query, schemas)
+        ]
