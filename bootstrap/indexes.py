@@ -156,7 +156,7 @@ async def replaced_indexes(source: Connection, target: Connection, schemas: Sequ
 async def rename_indexes(source: Connection, target: Connection, epoch: UUID, schemas: Sequence[str]) -> None:
     """Give the target's indexes the names that they have on the source.
 
-    Raises SchemaMismatchError where another relation has such a name.
+    Where another relation has such a name they keep theirs: no row depends on it, and the cutover tells.
     """
     renamed = await renamed_indexes(source, target, schemas)
     if not renamed:
@@ -168,7 +168,11 @@ async def rename_indexes(source: Connection, target: Connection, epoch: UUID, sc
                     sql.SQL("ALTER INDEX {} RENAME TO {}").format(qualified(index), sql.Identifier(name))
                 )
     except psycopg.Error as error:
-        raise translate(error, Side.TARGET, "renaming indexes", otherwise=SchemaMismatchError) from None
+        refused = translate(error, Side.TARGET, "renaming indexes", otherwise=SchemaMismatchError)
+        if refused.retryable:
+            raise refused from None
+        log.warning("indexes keep their names", reason=refused.message)
+        return
     log.info("renamed indexes", names={str(old): new for old, new in renamed.items()})
 
 

@@ -48,7 +48,10 @@ async def _make_one(target: Connection, entry: Entry) -> None:
 def _refusal(error: psycopg.Error, entry: Entry) -> ReplicatorError:
     failure = translate(error, Side.TARGET, f"making {entry}", otherwise=TargetError)
     if error.sqlstate in _EXISTS:
-        failure.hint = "Empty the target database, or set REPLICATOR_SCHEMA=existing if its schema is yours."
+        failure.hint = (
+            "Drop or rename what has that name on the target, then start again; before anything was copied, empty the "
+            "target database instead, or set REPLICATOR_SCHEMA=existing if its schema is yours."
+        )
     elif error.sqlstate in _LACKS:
         failure.hint = (
             "Make what it needs on the target, or drop it from the source, or move it to a schema that "

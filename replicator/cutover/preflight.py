@@ -58,6 +58,7 @@ SELECT EXISTS (SELECT FROM pg_catalog.pg_subscription s JOIN pg_catalog.pg_datab
 """
 
 _WAIT: Final = "Wait for the worker, or look at its log for the reason"
+_WAIT_FOR_NAME: Final = f"{_WAIT}: what has that name on the target already must be dropped or renamed there"
 _CHANGE_ATTRIBUTES: Final = "Change its attributes on the target as on the source"
 _SORT: Final = (
     "Make a type with the values in the source's order on the target, give it to the columns with ALTER TABLE … "
@@ -150,7 +151,7 @@ async def _look_at_schema(
             schemas = await app_schemas(source, settings)
             found.obstacles.extend(await _different_columns(source, target, schemas))
             found.obstacles.extend(
-                Obstacle(f"index {old} is called {new} on the source", _WAIT, Side.TARGET)
+                Obstacle(f"index {old} is called {new} on the source", _WAIT_FOR_NAME, Side.TARGET)
                 for old, new in (await renamed_indexes(source, target, schemas)).items()
             )
             found.obstacles.extend(await _lacking_indexes(found, source, target))

@@ -163,7 +163,7 @@ async def test_a_target_that_is_not_empty_is_refused(source: Database, target: D
 
     with pytest.raises(TargetError, match=r"making table public\.t: relation \"t\" already exists") as caught:
         await run_bootstrap(settings_for(source, target))
-    assert "Empty the target" in caught.value.hint
+    assert "empty the target" in caught.value.hint
 
 
 async def test_a_missing_extension_is_named(source: Database, target: Database) -> None:

@@ -7,10 +7,12 @@ import psycopg
 import pytest
 
 from bootstrap import schema
+from bootstrap.indexes import rename_indexes
 from bootstrap.pgdump import dump_schemas
 from bootstrap.schema import STEP
-from replicator.errors import TransientError
-from tests.fixtures.bootstrapping import assert_equal, run_bootstrap
+from replicator.errors import Side, TransientError
+from replicator.postgres import connected
+from tests.fixtures.bootstrapping import assert_equal, run_bootstrap, take_lease
 from tests.fixtures.databases import Database, settings_for
 from tests.fixtures.gates import gates_on
 from tests.fixtures.waiting import wait_until
@@ -112,3 +114,23 @@ async def test_a_table_that_is_dropped_while_pg_dump_runs_ends_only_the_round(
     await run_bootstrap(settings)
 
     await assert_equal(settings)
+
+
+async def test_an_index_whose_new_name_is_taken_on_the_target_keeps_its_own(source: Database, target: Database) -> None:
+    """Given a renamed index, when what the source has dropped still has the name on the target, then nothing stops,
+    and once that is out of the way the index is renamed."""
+    settings = settings_for(source, target)
+    epoch = await take_lease(settings)
+    table = "CREATE TABLE t (id int); CREATE INDEX {} ON t (id)"
+    source.execute(table.format("wanted"))
+    target.execute(table.format("old") + "; CREATE TABLE wanted (id int)")
+    async with (
+        connected(settings.source, Side.SOURCE, "test") as ours,
+        connected(settings.target, Side.TARGET, "test") as theirs,
+    ):
+        await rename_indexes(ours, theirs, epoch, ["public"])
+        assert target.value("SELECT indexrelid::regclass::text FROM pg_index WHERE indrelid = 't'::regclass") == "old"
+
+        target.execute("DROP TABLE wanted")
+        await rename_indexes(ours, theirs, epoch, ["public"])
+    assert target.value("SELECT indexrelid::regclass::text FROM pg_index WHERE indrelid = 't'::regclass") == "wanted"
