@@ -6,7 +6,7 @@ Source: PostgreSQL documentation, "System Catalogs" (pg_type), ALTER TYPE.
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, LiteralString
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import psycopg
 import structlog
@@ -43,7 +43,7 @@ async def note_types(source: Connection, target: Connection, schemas: Sequence[s
 async def renamed_types(source: Connection, target: Connection, schemas: Sequence[str]) -> dict[TableName, TableName]:
     """The types of the target that have other names on the source by now, by their old ones."""
     now = await _read(source, schemas)
-    there = {TableName(*row) for row in await (await target.execute(_THERE)).fetchall()}
+    there = await _there(target)
     return {
         old: now[oid] for oid, old in (await _recorded(target)).items() if old in there and now.get(oid, old) != old
     }
@@ -52,16 +52,22 @@ async def renamed_types(source: Connection, target: Connection, schemas: Sequenc
 async def rename_types(source: Connection, target: Connection, epoch: UUID, schemas: Sequence[str]) -> None:
     """Give the target's types the names that they have on the source.
 
-    Raises SchemaMismatchError where another type has such a name.
+    A type that has such a name on the target is one that the source has dropped: it gets another one, and stays.
+    Raises SchemaMismatchError where that is a table's.
     """
     before, now = await _recorded(target), await _read(source, schemas)
     if before == now:
         return
     renamed = await renamed_types(source, target, schemas)
+    there = await _there(target)
+    left = [new for new in renamed.values() if new in there and new not in renamed]
     try:
         async with control.under_epoch(target, epoch):
             for schema in sorted({new.schema for old, new in renamed.items() if old.schema != new.schema}):
                 await make_schema(target, schema)
+            for name in left:
+                unused = sql.Identifier(f"replicator_left_{uuid4().hex}")
+                await target.execute(sql.SQL("ALTER TYPE {} RENAME TO {}").format(qualified(name), unused))
             for statement in _statements(renamed):
                 await target.execute(statement)
             await _record(target, now)
@@ -81,6 +87,10 @@ def _statements(renamed: Mapping[TableName, TableName]) -> Iterator[sql.Composed
             yield sql.SQL("ALTER TYPE {} SET SCHEMA {}").format(qualified(between[old]), sql.Identifier(new.schema))
         moved = TableName(new.schema, between[old].name)
         yield sql.SQL("ALTER TYPE {} RENAME TO {}").format(qualified(moved), sql.Identifier(new.name))
+
+
+async def _there(target: Connection) -> set[TableName]:
+    return {TableName(*row) for row in await (await target.execute(_THERE)).fetchall()}
 
 
 async def _read(source: Connection, schemas: Sequence[str]) -> dict[int, TableName]:

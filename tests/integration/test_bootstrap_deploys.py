@@ -10,6 +10,7 @@ from bootstrap import schema
 from bootstrap.indexes import rename_indexes
 from bootstrap.pgdump import dump_schemas
 from bootstrap.schema import STEP
+from bootstrap.types import note_types, rename_types
 from replicator.errors import Side, TransientError
 from replicator.postgres import connected
 from tests.fixtures.bootstrapping import assert_equal, run_bootstrap, take_lease
@@ -134,3 +135,28 @@ async def test_an_index_whose_new_name_is_taken_on_the_target_keeps_its_own(sour
         target.execute("DROP TABLE wanted")
         await rename_indexes(ours, theirs, epoch, ["public"])
     assert target.value("SELECT indexrelid::regclass::text FROM pg_index WHERE indrelid = 't'::regclass") == "wanted"
+
+
+async def test_a_type_takes_over_the_name_of_one_that_the_source_has_dropped(
+    source: Database, target: Database
+) -> None:
+    """Given an enum that lost a value in the usual steps, when the old one still has the name on the target, then the
+    new one gets it, and the old one stays under another."""
+    settings = settings_for(source, target)
+    epoch = await take_lease(settings)
+    for database in (source, target):
+        database.execute("CREATE TYPE status AS ENUM ('a', 'b', 'c'); CREATE TYPE status_new AS ENUM ('a', 'b')")
+        database.execute("CREATE TABLE t (s status_new)")
+    target.execute("CREATE TABLE left_over (s status)")
+    async with (
+        connected(settings.source, Side.SOURCE, "test") as ours,
+        connected(settings.target, Side.TARGET, "test") as theirs,
+    ):
+        source.execute("DROP TYPE status")
+        await note_types(ours, theirs, ["public"])
+        source.execute("ALTER TYPE status_new RENAME TO status")
+
+        await rename_types(ours, theirs, epoch, ["public"])
+
+    assert target.value("SELECT pg_typeof(s)::text FROM t RIGHT JOIN (SELECT 1) u ON true") == "status"
+    target.execute("INSERT INTO left_over VALUES ('c')")
