@@ -20,13 +20,13 @@ from replicator.catalog import (
     count_large_objects,
     managed_schemas,
     published_tables,
-    read_definitions,
     read_shapes,
     source_tables,
 )
 from replicator.config import Settings
 from replicator.control import Deferred, Migration, TableRecord
 from replicator.cutover import schema
+from replicator.cutover.followed import await_followed
 from replicator.cutover.obstacle import Obstacle, ObstructedError
 from replicator.cutover.schema import Failure
 from replicator.cutover.sequences import (
@@ -41,7 +41,7 @@ from replicator.cutover.sequences import (
 from replicator.cutover.sides import on
 from replicator.cutover.unsent import look_at_unsent
 from replicator.errors import Side
-from replicator.model import FENCE, SchemaMode, TableName, TableState
+from replicator.model import SchemaMode, TableName, TableState
 from replicator.postgres import Connection
 from replicator.source.fence import FencedTable, tables_to_fence
 from replicator.source.publication import plan
@@ -93,7 +93,11 @@ async def survey(
     settings: Settings, migration: Migration, source: Connection, target: Connection, *, omit_failing: bool
 ) -> Survey:
     """Look at both sides and rehearse what the target has to take. Fences nothing and changes nothing."""
+    followed = await await_followed(settings, migration, source, target)
     found = await inventory(settings, migration, source, target)
+    found.definitions = followed.definitions
+    if not followed.is_followed:
+        found.obstacles.append(Obstacle("the worker has not followed the app's last deploy yet", _WAIT, Side.OURS))
     with on(Side.SOURCE, "looking at the source"):
         await _look_at_server(found, source)
     await _look_at_schema(found, settings, migration, source, target)
@@ -110,18 +114,10 @@ async def survey(
     return found
 
 
-async def definitions(settings: Settings, source: Connection) -> str:
-    """A hash of the source's schema, without what a fence adds: another one later means that a deploy was missed."""
-    with on(Side.SOURCE, "looking at the source's schema"):
-        excluded = [*settings.exclude_schemas, *await managed_schemas(source), control.SCHEMA, FENCE]
-        return await read_definitions(source, excluded)
-
-
 async def _look_at_schema(
     found: Survey, settings: Settings, migration: Migration, source: Connection, target: Connection
 ) -> None:
     """Hold the target's tables against the source's as they are now, and renew what waits for the window."""
-    found.definitions = await definitions(settings, source)
     deploy = await look(settings, source, target, found.published, migration.publications)
     with on(Side.TARGET, "reading the control tables"):
         unmade = await control.read_keys(target)

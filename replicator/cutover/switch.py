@@ -16,8 +16,9 @@ from replicator.control import Migration
 from replicator.cutover import finish
 from replicator.cutover.drain import Marker, require_worker, wait_applied, write_marker
 from replicator.cutover.fence import fence_patiently
+from replicator.cutover.followed import definitions
 from replicator.cutover.plan import UNDOABLE, Step
-from replicator.cutover.preflight import Survey, definitions, inventory, migrated, survey
+from replicator.cutover.preflight import Survey, inventory, migrated, survey
 from replicator.cutover.report import Report
 from replicator.cutover.sequences import Value, align, copy_values
 from replicator.cutover.sides import on

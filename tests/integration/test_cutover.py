@@ -8,6 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from bootstrap.fingerprint import read_app
 from replicator import control
 from replicator.config import Settings
 from replicator.cutover import CutoverReport, abort, cutover
@@ -379,8 +380,12 @@ async def test_tables_of_schemas_that_are_not_moved_are_left_as_they_are(source:
     source.execute("CREATE SCHEMA auth; CREATE TABLE auth.users (id int PRIMARY KEY, n int CHECK (n > 0))")
     target.execute("CREATE SCHEMA auth; CREATE TABLE auth.users (id int PRIMARY KEY DEFAULT 7)")
     async with streaming(source, target) as settings:
-        async with connected(settings.target, Side.TARGET, "worker") as connection:
-            await control.record_step(connection, "followed", {"fingerprint": ""})
+        async with (
+            connected(settings.source, Side.SOURCE, "worker") as ours,
+            connected(settings.target, Side.TARGET, "worker") as theirs,
+        ):
+            seen = await read_app(settings, ours, await control.read_migration(theirs))
+            await control.record_step(theirs, "followed", {"fingerprint": seen})
         await _cutover(settings)
     query = "SELECT pg_get_expr(adbin, adrelid) FROM pg_attrdef WHERE adrelid = 'auth.users'::regclass"
     assert target.value(query) == "7"
