@@ -65,13 +65,44 @@ SELECT n.nspname AS schema, c.relname AS relation, i.relname AS name, x.indexrel
 """Without ``pg_get_indexdef``, which waits for locks: what an expression or a predicate says is not compared."""
 
 _MAKING: Final[LiteralString] = """
-SELECT CASE WHEN k.oid IS NULL THEN pg_catalog.pg_get_indexdef(x.indexrelid)
+SELECT CASE WHEN k.oid IS NULL
+            THEN pg_catalog.regexp_replace(pg_catalog.pg_get_indexdef(x.indexrelid), ' ON ONLY ', ' ON ')
             ELSE pg_catalog.format('ALTER TABLE %%s ADD CONSTRAINT %%I %%s', k.conrelid::pg_catalog.regclass, k.conname,
                                    pg_catalog.pg_get_constraintdef(k.oid)) END
   FROM pg_catalog.pg_index x
   LEFT JOIN pg_catalog.pg_constraint k
          ON k.conindid = x.indexrelid AND k.conrelid = x.indrelid AND k.contype IN ('p', 'u', 'x')
  WHERE x.indexrelid = %s
+"""
+_DROPPING: Final[LiteralString] = """
+SELECT CASE WHEN k.oid IS NULL THEN pg_catalog.format('DROP INDEX %%I.%%I; ', n.nspname, i.relname)
+            ELSE pg_catalog.format('ALTER TABLE %%I.%%I DROP CONSTRAINT %%I; ', tn.nspname, t.relname, k.conname) END
+  FROM pg_catalog.pg_index x
+  JOIN pg_catalog.pg_class i ON i.oid = x.indexrelid JOIN pg_catalog.pg_namespace n ON n.oid = i.relnamespace
+  JOIN pg_catalog.pg_class t ON t.oid = x.indrelid JOIN pg_catalog.pg_namespace tn ON tn.oid = t.relnamespace
+  LEFT JOIN pg_catalog.pg_constraint k
+         ON k.conindid = x.indexrelid AND k.conrelid = x.indrelid AND k.contype IN ('p', 'u', 'x')
+ WHERE n.nspname = %s AND i.relname = %s
+"""
+_ANCESTORS: Final[LiteralString] = """
+SELECT DISTINCT pn.nspname, p.relname
+  FROM ROWS FROM (pg_catalog.unnest(%s::text[]), pg_catalog.unnest(%s::text[])) u (schema, name)
+  JOIN pg_catalog.pg_namespace n ON n.nspname = u.schema
+  JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = u.name
+ CROSS JOIN LATERAL pg_catalog.pg_partition_ancestors(c.oid) a
+  JOIN pg_catalog.pg_class p ON p.oid = a.relid JOIN pg_catalog.pg_namespace pn ON pn.oid = p.relnamespace
+"""
+_BELOW: Final[LiteralString] = """
+WITH RECURSIVE below (oid) AS (
+  SELECT i.inhrelid
+    FROM ROWS FROM (pg_catalog.unnest(%s::text[]), pg_catalog.unnest(%s::text[])) u (schema, name)
+    JOIN pg_catalog.pg_namespace n ON n.nspname = u.schema
+    JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = u.name AND c.relkind = 'I'
+    JOIN pg_catalog.pg_inherits i ON i.inhparent = c.oid
+   UNION ALL
+  SELECT i.inhrelid FROM below b JOIN pg_catalog.pg_inherits i ON i.inhparent = b.oid)
+SELECT n.nspname, c.relname
+  FROM below b JOIN pg_catalog.pg_class c ON c.oid = b.oid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 """
 
 
@@ -118,11 +149,13 @@ async def renamed_indexes(source: Connection, target: Connection, schemas: Seque
 async def lacking_indexes(
     source: Connection, target: Connection, tables: Sequence[TableName]
 ) -> dict[TableName, tuple[TableName, str]]:
-    """The source's indexes and keys of these tables that the target has nothing like, or nothing valid.
+    """The source's indexes and keys of these tables, and of those that they are partitions of, that the target has
+    nothing like, or nothing valid.
 
-    Each with its table and the statement that makes it. Names do not matter: `renamed_indexes` looks at them.
+    Each with its table and the statements that make it. Names do not matter: `renamed_indexes` looks at them.
     """
-    names = [[table.schema for table in tables], [table.name for table in tables]]
+    above = await (await source.execute(_ANCESTORS, _columns(tables))).fetchall()
+    names = _columns(sorted({*tables, *(TableName(*row) for row in above)}))
     ours, theirs = [
         await (await side.cursor(row_factory=class_row(_Shape)).execute(_SHAPES, names)).fetchall()
         for side in (source, target)
@@ -132,25 +165,42 @@ async def lacking_indexes(
     for index in ours:
         there[index.place] -= 1
         if there[index.place] < 0:
-            row = await (await source.execute(_MAKING, [index.oid])).fetchone()
-            statement = str(row[0]) if row else ""
+            drop = await _text(target, _DROPPING, index.schema, index.name)
+            statement = drop + await _text(source, _MAKING, index.oid)
             found[TableName(index.schema, index.name)] = TableName(index.schema, index.relation), statement
     return found
 
 
+def _columns(tables: Sequence[TableName]) -> list[list[str]]:
+    return [[table.schema for table in tables], [table.name for table in tables]]
+
+
+async def _text(connection: Connection, query: LiteralString, *parameters: object) -> str:
+    row = await (await connection.execute(query, parameters)).fetchone()
+    return str(row[0]) if row else ""
+
+
 async def replaced_indexes(source: Connection, target: Connection, schemas: Sequence[str]) -> dict[TableName, str]:
-    """The target's indexes, no constraints among them, that are others on the source; each with what drops it."""
-    tables = sorted({relation for _, _, relation in await _names(source, schemas)})
-    theirs = {(index.schema, index.name, index.relation): index for index in await _read(target, schemas, tables)}
+    """The target's indexes, no constraints among them, that are others on the source, perhaps of other tables.
+
+    Each with what drops it.
+    """
+    tables = sorted({relation for side in (source, target) for _, _, relation in await _names(side, schemas)})
+    theirs = {(index.schema, index.name): index for index in await _read(target, schemas, tables)}
     drop = sql.SQL("DROP INDEX IF EXISTS {};\n")
     return {
         TableName(ours.schema, ours.name): drop.format(sql.Identifier(ours.schema, ours.name)).as_string()
         for ours in await _read(source, schemas, tables)
-        if (their := theirs.get((ours.schema, ours.name, ours.relation))) is not None
+        if (their := theirs.get((ours.schema, ours.name))) is not None
         and ours.is_plain
         and their.is_plain
-        and ours.definition != their.definition
+        and (ours.relation, ours.definition) != (their.relation, their.definition)
     }
+
+
+async def indexes_below(target: Connection, indexes: Sequence[TableName]) -> set[TableName]:
+    """The partitions' indexes that are dropped with these, which are perhaps of partitioned tables."""
+    return {TableName(*row) for row in await (await target.execute(_BELOW, _columns(indexes))).fetchall()}
 
 
 async def rename_indexes(source: Connection, target: Connection, epoch: UUID, schemas: Sequence[str]) -> None:

@@ -16,8 +16,9 @@ from bootstrap.attributes import different_attributes, different_tables
 from bootstrap.bodies import replaced_bodies, replaced_materialized_views
 from bootstrap.domains import different_domains
 from bootstrap.entries import Entry, Plan, header_name
+from bootstrap.extended_statistics import replaced_statistics
 from bootstrap.extensions import make_extensions, read_extensions
-from bootstrap.indexes import replaced_indexes
+from bootstrap.indexes import indexes_below, replaced_indexes
 from bootstrap.lost_keys import lost_keys, replaced_keys
 from bootstrap.making import make_entries, make_schema
 from bootstrap.schema import OWNED_KINDS, app_schemas, dump_app, key_statements, owners_of
@@ -43,6 +44,7 @@ _LATER: Final = frozenset({
 _LAST: Final = ("TABLE ATTACH", "INDEX ATTACH")
 """A partition makes indexes of its own where it has none, and attaches them; an index is attached after its table."""
 
+_REPRINTED: Final = frozenset({"INDEX", "STATISTICS"})
 _WITHOUT_TABLE: Final = frozenset({"MATERIALIZED VIEW", "VIEW"})
 
 _THERE: Final[LiteralString] = """
@@ -156,12 +158,14 @@ async def note_rest(
         ("CONSTRAINT", table.schema, f"{table.name} {name}"): drop
         for (table, name), drop in (await replaced_keys(source, target)).items()
     }
-    views = await replaced_materialized_views(source, target, await app_schemas(source, settings))
+    schemas = await app_schemas(source, settings)
+    views = await replaced_materialized_views(source, target, schemas)
     replaced |= {
         ("MATERIALIZED VIEW", header_name(view.schema), header_name(view.name)): drop for view, drop in views.items()
     }
-    for index, drop in (await replaced_indexes(source, target, await app_schemas(source, settings))).items():
-        replaced[("INDEX", header_name(index.schema), header_name(index.name))] = drop
+    indexes = await replaced_indexes(source, target, schemas)
+    for kind, others in (("INDEX", indexes), ("STATISTICS", await replaced_statistics(source, target, schemas))):
+        replaced |= {(kind, header_name(name.schema), header_name(name.name)): drop for name, drop in others.items()}
     there = await made_already(target) - replaced.keys()
     waiting = {(item.kind, item.schema, item.name) for item in await control.read_keys(target)}
     owners, tables = await owners_of(source), await _tables(target)
@@ -173,9 +177,15 @@ async def note_rest(
     for entry in entries:
         # two versions of PostgreSQL may print one index otherwise: it is another one if the source says so
         name = (entry.kind, entry.schema, entry.name)
-        if entry.kind == "INDEX" and name in replaced and await control.was_made_by(target, *name, entry.sql):
+        if entry.kind in _REPRINTED and name in replaced and await control.was_made_by(target, *name, entry.sql):
             del replaced[name]
             there.add(name)
+    gone = [index for index in indexes if ("INDEX", header_name(index.schema), header_name(index.name)) in replaced]
+    there -= {
+        (kind, header_name(index.schema), header_name(index.name))
+        for index in await indexes_below(target, gone)
+        for kind in ("INDEX", "INDEX ATTACH")
+    }
     new_views = {
         (entry.schema, entry.name)
         for entry in entries
