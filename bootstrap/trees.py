@@ -9,7 +9,7 @@ Source: PostgreSQL documentation, CREATE TABLE (PARTITION OF), ALTER TABLE (DETA
 
 from collections import defaultdict
 from collections.abc import Iterable
-from typing import Final, LiteralString
+from typing import Final, LiteralString, NamedTuple
 from uuid import UUID
 
 import psycopg
@@ -25,7 +25,7 @@ from replicator.postgres import Connection, qualified, translate
 log = structlog.get_logger(__name__)
 
 _PARTITIONS: Final[LiteralString] = """
-SELECT n.nspname, c.relname, pn.nspname, p.relname
+SELECT n.nspname, c.relname, pn.nspname, p.relname, pg_catalog.pg_get_expr(c.relpartbound, c.oid)
   FROM pg_catalog.pg_inherits i
   JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid AND c.relispartition AND c.relkind IN ('r', 'p', 'f')
   JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
@@ -98,24 +98,36 @@ async def _rename(target: Connection, epoch: UUID, old: TableName, new: TableNam
 
 
 async def detach_partitions(source: Connection, target: Connection, epoch: UUID) -> None:
-    """Detach what is attached on the target alone, of what was copied. Dropped partitions stay as tables of their own.
+    """Detach what is attached on the target alone, or with other bounds, of what was copied.
 
+    Dropped partitions stay as tables of their own; new bounds come as those of a partition that was attached do.
     Raises SchemaMismatchError with the statement that the target refused.
     """
-    ours, theirs = await _parents(source), await _parents(target)
+    ours, theirs = await _places(source), await _places(target)
     known = set(await control.read_tables(target))
     for name in list(known):
-        while (above := theirs.get(name)) is not None:
-            known.add(above)
-            name = above  # noqa: PLW2901  # up to the root
-    for table, parent in theirs.items():
-        if table in known and ours.get(table) != parent:
-            await _detach(target, epoch, table, parent)
+        while (place := theirs.get(name)) is not None:
+            known.add(place.parent)
+            name = place.parent  # noqa: PLW2901  # up to the root
+    for table, place in theirs.items():
+        if table in known and ours.get(table) != place:
+            await _detach(target, epoch, table, place.parent)
+
+
+class _Place(NamedTuple):
+    """What a partition is one of, and its bounds as PostgreSQL prints them."""
+
+    parent: TableName
+    bounds: str
+
+
+async def _places(connection: Connection) -> dict[TableName, _Place]:
+    rows = await (await connection.execute(_PARTITIONS)).fetchall()
+    return {TableName(*row[:2]): _Place(TableName(*row[2:4]), row[4]) for row in rows}
 
 
 async def _parents(connection: Connection) -> dict[TableName, TableName]:
-    rows = await (await connection.execute(_PARTITIONS)).fetchall()
-    return {TableName(*row[:2]): TableName(*row[2:]) for row in rows}
+    return {table: place.parent for table, place in (await _places(connection)).items()}
 
 
 async def _detach(target: Connection, epoch: UUID, table: TableName, parent: TableName) -> None:

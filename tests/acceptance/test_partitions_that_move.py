@@ -53,3 +53,30 @@ def test_partitions_are_attached_detached_and_dropped_while_rows_change(
     assert stays == 9, "what was dropped on the source stays, out of the tree"
     target.execute("DROP TABLE parts_2, parts_4")
     assert "\n".join(unified_diff(dumped_schema(source, settings), dumped_schema(target, settings), n=1)) == ""
+
+
+WIDEN = "ALTER TABLE parts DETACH PARTITION {0}; ALTER TABLE parts ATTACH PARTITION {0} FOR VALUES FROM ({1}) TO ({2})"
+
+
+def test_law_4_a_partition_gets_the_bounds_that_it_has_on_the_source(
+    source: Database, target: Database, make_worker: WorkerMaker
+) -> None:
+    """Given a leaf and a branch that get other bounds, and rows within them, then the target's have the same."""
+    source.execute(SCHEMA)
+    settings = settings_for(source, target, schema_interval=0.3, recheck_interval=0.5, confirm_delay=0)
+    worker = make_worker(settings)
+    worker.start()
+    wait_for_phase(target, Phase.STREAMING, worker)
+
+    source.execute(WIDEN.format("parts_4", 40, 100))
+    source.execute("INSERT INTO parts VALUES (90, 'x'); UPDATE parts SET v = 'y' WHERE id = 45")
+    source.execute("DELETE FROM parts WHERE id = 39")
+    source.execute(WIDEN.format("parts_3", 20, 39))
+    source.execute("UPDATE parts SET v = 'z' WHERE id = 22; DELETE FROM parts WHERE id = 23")
+    wait_caught_up(source, target, worker)
+    done = run_command(settings, "cutover")
+
+    assert done.returncode == 0, done.stderr
+    assert differences(source, target) == []
+    assert run_command(settings, "cleanup").returncode == 0
+    assert "\n".join(unified_diff(dumped_schema(source, settings), dumped_schema(target, settings), n=1)) == ""
