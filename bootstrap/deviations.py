@@ -41,8 +41,10 @@ SELECT 'column' AS kind, pg_catalog.format('%%s.%%I', c.oid::regclass, a.attname
   FROM pg_catalog.pg_attribute a
   JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
   JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
- WHERE a.attcollation <> 0 AND a.attnum > 0 AND NOT a.attisdropped AND c.relkind IN ('r', 'p') AND n.nspname = ANY (%s)
+ WHERE a.attcollation <> 0 AND a.attnum > 0 AND NOT a.attisdropped AND a.attinhcount = 0 AND c.relkind IN ('r', 'p')
+   AND n.nspname = ANY (%s)
 """
+"""Where each was declared: it cannot be changed where it is inherited."""
 
 
 class _Definition(NamedTuple):

@@ -1,5 +1,6 @@
 """What a deploy makes anew under a name that stays: the worker follows, or the cutover tells, never neither."""
 
+import re
 from typing import Final
 
 import pytest
@@ -25,6 +26,10 @@ SELECT concat_ws(' ', pg_get_indexdef(x.indexrelid), x.indisvalid, i.inhparent::
  UNION ALL
 SELECT pg_get_statisticsobjdef(oid) FROM pg_statistic_ext
  ORDER BY 1
+"""
+COLLATIONS: Final = """
+SELECT attrelid::regclass::text, attname, attcollation::regcollation::text FROM pg_attribute
+ WHERE attrelid::regclass::text IN ('t1', 'p', 'p1', 'p2', 'p2a') ORDER BY 1, 2
 """
 
 
@@ -58,3 +63,28 @@ def test_law_4_indexes_and_statistics_that_are_others_under_their_names_are_the_
     assert done.returncode == 0, done.stderr
     assert target.fetch(INDEXES) == source.fetch(INDEXES)
     assert differences(source, target) == []
+
+
+def test_law_4_another_collation_of_a_column_keeps_the_cutover_from_beginning(
+    source: Database, target: Database, make_worker: WorkerMaker
+) -> None:
+    """Given a column of a table, and one that partitions inherit, then the cutover tells statements that work."""
+    source.execute(TABLES)
+    settings = settings_for(source, target, schema_interval=0.3, recheck_interval=0.5)
+    worker = make_worker(settings)
+    worker.start()
+    wait_for_phase(target, Phase.STREAMING, worker)
+    source.execute('ALTER TABLE t1 ALTER v TYPE text COLLATE "POSIX"; ALTER TABLE p ALTER v TYPE text COLLATE "C"')
+
+    refused = run_command(settings, "cutover")
+
+    assert refused.returncode == 1
+    told = re.findall(
+        r"column public.*? is COLLATE .*? — Run on the target: (ALTER TABLE .*?COLLATE .*?)[.]?$", refused.stderr, re.M
+    )
+    assert len(told) == 2, refused.stderr
+    for statement in told:
+        target.execute(statement)
+    done = run_command(settings, "cutover")
+    assert done.returncode == 0, done.stderr
+    assert target.fetch(COLLATIONS) == source.fetch(COLLATIONS)
