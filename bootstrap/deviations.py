@@ -3,9 +3,10 @@
 Source: PostgreSQL documentation, "System Catalogs" (pg_type, pg_range, pg_class: relpartbound, pg_attribute).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, LiteralString, NamedTuple
 
+from bootstrap.types import LEFT
 from replicator.catalog.query import fetch
 from replicator.postgres import Connection
 
@@ -16,7 +17,7 @@ SELECT 'type' AS kind, pg_catalog.format('%%I.%%I', n.nspname, t.typname) AS nam
          'COLLATE ' || nullif(coalesce(nullif(r.rngcollation, 0), t.typcollation), 0)::regcollation) AS definition,
        'Make it anew on the target as on the source: rename the old one, CREATE it, ALTER TABLE … ALTER COLUMN … '
          'TYPE … USING …::text::…; then UPDATE replicator.tables SET state = ''copying'' WHERE … its tables, whose '
-         'rows may have been rounded or cut' AS remedy
+         'rows may have been rounded or cut, and start `replicator run` again' AS remedy
   FROM pg_catalog.pg_type t
   JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace
   LEFT JOIN pg_catalog.pg_range r ON r.rngtypid = t.oid
@@ -45,6 +46,22 @@ SELECT 'column' AS kind, pg_catalog.format('%%s.%%I', c.oid::regclass, a.attname
    AND n.nspname = ANY (%s)
 """
 """Where each was declared: it cannot be changed where it is inherited."""
+_COLUMN_TYPES: Final[LiteralString] = """
+SELECT 'column' AS kind, pg_catalog.format('%%s.%%I', c.oid::regclass, a.attname) AS name, f.kind AS definition,
+       pg_catalog.format(CASE WHEN a.attgenerated = ''
+           THEN 'Run on the target: ALTER TABLE %%1$s ALTER COLUMN %%2$I DROP DEFAULT, '
+                  'ALTER COLUMN %%2$I TYPE %%3$s USING %%2$I::text::%%3$s'
+           ELSE 'Run on the target: ALTER TABLE %%1$s ALTER COLUMN %%2$I TYPE %%3$s' END,
+         c.oid::regclass, a.attname, f.kind) AS remedy
+  FROM pg_catalog.pg_attribute a
+  JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
+  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+ CROSS JOIN LATERAL pg_catalog.format_type(a.atttypid, a.atttypmod) f (kind)
+ WHERE a.atttypid >= 16384 AND a.attnum > 0 AND NOT a.attisdropped AND a.attinhcount = 0 AND c.relkind IN ('r', 'p')
+   AND n.nspname = ANY (%s)
+"""
+
+_SAME: Final = (_TYPES, _BOUNDS, _COLLATIONS)
 
 
 class _Definition(NamedTuple):
@@ -65,21 +82,32 @@ class Deviation(NamedTuple):
 
 
 async def deviations(source: Connection, target: Connection, schemas: Sequence[str]) -> list[Deviation]:
-    """Types, partitions and columns in these schemas whose definitions differ."""
-    theirs = {(item.kind, item.name): item.definition for item in await _read(target, schemas)}
-    return [
-        Deviation(ours.kind, ours.name, ours.definition, their, ours.remedy)
-        for ours in await _read(source, schemas)
-        if (their := theirs.get((ours.kind, ours.name), ours.definition)) != ours.definition
-    ]
+    """Types, partitions and columns in these schemas whose definitions differ.
+
+    The types of columns differ where the target's has left its name to another one, and no row has come since: the
+    columns of unlogged tables, and those that are computed.
+    """
+    ours, theirs = await _read(source, _SAME, schemas), await _read(target, _SAME, schemas)
+    types, former = await _read(source, [_COLUMN_TYPES], schemas), await _read(target, [_COLUMN_TYPES], schemas)
+    left = {key: item for key, item in former.items() if LEFT in item.definition}
+    return [*_differences(ours, theirs), *_differences(types, left)]
 
 
-async def _read(connection: Connection, schemas: Sequence[str]) -> list[_Definition]:
+_Definitions = Mapping[tuple[str, str], _Definition]
+
+
+def _differences(ours: _Definitions, theirs: _Definitions) -> Iterator[Deviation]:
+    for key, our in ours.items():
+        if key in theirs and theirs[key].definition != our.definition:
+            yield Deviation(our.kind, our.name, our.definition, theirs[key].definition, our.remedy)
+
+
+async def _read(connection: Connection, queries: Iterable[LiteralString], schemas: Sequence[str]) -> _Definitions:
     """With names that say their schema, whatever the session's search_path is."""
     async with connection.transaction():
         await connection.execute("SET LOCAL search_path = ''")
-        return [
-            item
-            for query in (_TYPES, _BOUNDS, _COLLATIONS)
+        return {
+            (item.kind, item.name): item
+            for query in queries
             for item in await fetch(connection, _Definition, query, schemas)
-        ]
+        }

@@ -79,7 +79,12 @@ class Deploy:
             return False
         if any(name in there for name, _ in item.before.renamed(item.now)):
             return False
-        return all(there[column.name].type == column.type for column in item.before.retyped(item.now))
+        comes_again = self.mode is SchemaMode.COPY and item.before.must_come_again(item.now)
+        return all(
+            there[column.name].type == column.type
+            or (comes_again and _goes_by_text(there[column.name].type, column.type))
+            for column in item.before.retyped(item.now)
+        )
 
     def has_moved(self, item: Changed) -> bool:
         """Whether the table has its new name on both sides."""
@@ -127,8 +132,9 @@ class Deploy:
                 if known is not None and known.get(column.name) not in column.kinds:
                     continue
                 if column.name not in there or there[column.name].type != column.type:
-                    kind = sql.Identifier(column.name), sql.SQL(column.type)
-                    yield _alter(self._declaring(name, column.name), "ALTER COLUMN {} TYPE {}", *kind)
+                    was = there[column.name].type if column.name in there else ""
+                    keeps = self.mode is not SchemaMode.COPY or column.name not in item.table.columns
+                    yield _retyping(self._declaring(name, column.name), column, was, keeps_default=keeps)
         for dropped in item.before.dropped(item.now):
             if dropped in there and dropped not in item.table.columns and (known is None or dropped not in known):
                 yield self._drop(name, dropped)
@@ -148,6 +154,22 @@ class Deploy:
 def _alter(table: TableName, action: LiteralString, *parts: sql.Composable) -> str:
     composed = sql.SQL(action).format(*parts)
     return sql.SQL("ALTER TABLE {} {}").format(qualified(table), composed).as_string()
+
+
+def _goes_by_text(was: str, kind: str) -> bool:
+    """Whether no cast may lead to it: types of the app's, which alone have a schema, from one another or from text."""
+    return "." in kind and ("." in was or was == "text")
+
+
+def _retyping(table: TableName, column: ShapeColumn, was: str, *, keeps_default: bool) -> str:
+    name, kind = sql.Identifier(column.name), sql.SQL(column.type)
+    if not _goes_by_text(was, column.type):
+        return _alter(table, "ALTER COLUMN {} TYPE {}", name, kind)
+    by_text = sql.SQL("ALTER COLUMN {} TYPE {} USING {}::text::{}").format(name, kind, name, kind)
+    if keeps_default:
+        return _alter(table, "{}", by_text)
+    # a default has no cast either: where every row comes with a value, it may wait for the cutover
+    return _alter(table, "ALTER COLUMN {} DROP DEFAULT, {}", name, by_text)
 
 
 async def look(
@@ -354,7 +376,8 @@ async def fit_types(
             if column.name in columns and columns[column.name].type != column.type:
                 declared = await declaring_table(target, table.table, column.name)
                 if (declared, column.name) not in done:
-                    await _retype(target, declared, column)
+                    keeps = column.name not in table.columns
+                    await _retype(target, declared, column, columns[column.name].type, keeps_default=keeps)
                 done.add((declared, column.name))
 
 
@@ -394,18 +417,17 @@ async def _release(
                 await target.execute(_alter(declared, "ALTER COLUMN {} DROP NOT NULL", sql.Identifier(name)).encode())
 
 
-async def _retype(target: Connection, table: TableName, column: ShapeColumn) -> None:
+async def _retype(target: Connection, table: TableName, column: ShapeColumn, was: str, *, keeps_default: bool) -> None:
     name, kind = sql.Identifier(column.name), sql.SQL(column.type)
+    # by way of text there is a conversion between any two types
+    by_text = _alter(table, "ALTER COLUMN {} TYPE {} USING {}::text::{}", name, kind, name, kind)
+    statement = _retyping(table, column, was, keeps_default=keeps_default)
     try:
-        # by way of text there is a conversion between any two types
-        await target.execute(
-            _alter(table, "ALTER COLUMN {} TYPE {} USING {}::text::{}", name, kind, name, kind).encode()
-        )
+        await target.execute((statement if _goes_by_text(was, column.type) else by_text).encode())
     except psycopg.Error as error:
         doing = f"giving column {column.name} of {table} the type {column.type} that it has on the source now"
         failure = translate(error, Side.TARGET, doing, otherwise=SchemaMismatchError)
         if isinstance(failure, SchemaMismatchError):
-            statement = _alter(table, "ALTER COLUMN {} TYPE {}", name, kind)
             failure.hint = f"Run on the target: {statement}; then start `replicator run` again if it has ended."
         raise failure from None
     log.info("a column has another type", table=str(table), column=column.name, type=column.type)

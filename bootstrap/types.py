@@ -1,10 +1,11 @@
-"""Types of the app that were renamed on the source: their object ids tell them from new ones.
+"""Types of the app that were renamed or made anew on the source: their object ids tell them from others.
 
-Values travel as text, so the stream does not tell of it; the app names types in its statements.
-Source: PostgreSQL documentation, "System Catalogs" (pg_type), ALTER TYPE.
+Values travel as text, so the stream does not tell of it; the app names types in its statements. A type that is made
+anew under its name with another definition would cut or round what comes, so the target's leaves its name to it.
+Source: PostgreSQL documentation, "System Catalogs" (pg_type, pg_range), ALTER TYPE, CREATE TYPE.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from typing import Final, LiteralString
 from uuid import UUID, uuid4
 
@@ -20,6 +21,9 @@ from replicator.postgres import Connection, qualified, translate
 
 log = structlog.get_logger(__name__)
 
+LEFT: Final = "replicator_left_"
+"""What the names of the target's types begin with that have left theirs to others."""
+
 STEP: Final = "types"
 """The step that records what the types of the source were called when the target's got their names."""
 
@@ -32,6 +36,34 @@ SELECT t.oid::bigint, n.nspname, t.typname
 _THERE: Final[LiteralString] = """
 SELECT n.nspname, t.typname
   FROM pg_catalog.pg_type t JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace
+"""
+_DEFINITIONS: Final[LiteralString] = """
+SELECT n.nspname, t.typname,
+       pg_catalog.concat_ws(' ', t.typtype, pg_catalog.format_type(coalesce(r.rngsubtype, t.typbasetype), t.typtypmod),
+         nullif(coalesce(nullif(r.rngcollation, 0), t.typcollation), 0)::pg_catalog.regcollation,
+         nullif(r.rngcanonical, 0)::pg_catalog.regproc, o.opcname,
+         (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', a.attname,
+                   pg_catalog.format_type(a.atttypid, a.atttypmod),
+                   nullif(a.attcollation, 0)::pg_catalog.regcollation), ', ' ORDER BY a.attnum)
+            FROM pg_catalog.pg_attribute a WHERE a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped))
+  FROM pg_catalog.pg_type t
+  JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace
+  LEFT JOIN pg_catalog.pg_class c ON c.oid = t.typrelid
+  LEFT JOIN pg_catalog.pg_range r ON r.rngtypid = t.oid
+  LEFT JOIN pg_catalog.pg_opclass o ON o.oid = r.rngsubopc
+ WHERE (t.typtype IN ('e', 'd', 'r') OR c.relkind = 'c') AND n.nspname = ANY (%s)
+"""
+"""Of enums, only that they are ones: their values follow."""
+_TO_TEXT: Final[LiteralString] = """
+SELECT pg_catalog.format('ALTER TABLE %%1$I.%%2$I ALTER COLUMN %%3$I DROP DEFAULT, '
+                           'ALTER COLUMN %%3$I TYPE text USING %%3$I::text', n.nspname, c.relname, a.attname)
+  FROM pg_catalog.pg_range r JOIN pg_catalog.pg_type u ON r.rngtypid IN (u.oid, u.typelem)
+                                                       OR r.rngmultitypid IN (u.oid, u.typelem)
+  JOIN pg_catalog.pg_attribute a ON a.atttypid = u.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attinhcount = 0
+  JOIN pg_catalog.pg_class c ON c.oid = a.attrelid AND c.relkind IN ('r', 'p')
+  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+ WHERE r.rngtypid = %s::pg_catalog.regtype
+ ORDER BY n.nspname, c.relname, a.attnum
 """
 
 
@@ -52,13 +84,15 @@ async def renamed_types(source: Connection, target: Connection, schemas: Sequenc
 async def rename_types(source: Connection, target: Connection, epoch: UUID, schemas: Sequence[str]) -> None:
     """Give the target's types the names that they have on the source.
 
-    A type that has such a name on the target is one that the source has dropped: it gets another one, and stays.
-    Raises SchemaMismatchError where that is a table's.
+    A type that has such a name on the target is one that the source has dropped: it gets another one, and stays. So
+    does one whose name a new type with another definition has. Raises SchemaMismatchError where a table's type has it.
     """
     before, now = await _recorded(target), await _read(source, schemas)
     if before == now:
         return
     renamed = await renamed_types(source, target, schemas)
+    definitions = await _definitions(source, schemas)
+    arrived = {name for oid, name in now.items() if oid not in before}
     there = await _there(target)
     left = [new for new in renamed.values() if new in there and new not in renamed]
     try:
@@ -66,15 +100,51 @@ async def rename_types(source: Connection, target: Connection, epoch: UUID, sche
             for schema in sorted({new.schema for old, new in renamed.items() if old.schema != new.schema}):
                 await make_schema(target, schema)
             for name in left:
-                unused = sql.Identifier(f"replicator_left_{uuid4().hex}")
-                await target.execute(sql.SQL("ALTER TYPE {} RENAME TO {}").format(qualified(name), unused))
+                await _leave_name(target, name)
             for statement in _statements(renamed):
                 await target.execute(statement)
+            while others := await _made_anew(target, arrived, definitions, schemas):  # one may be made of another
+                for name in others:
+                    await _leave_name(target, name)
             await _record(target, now)
     except psycopg.Error as error:
         raise translate(error, Side.TARGET, "renaming types", otherwise=SchemaMismatchError) from None
     for old, new in renamed.items():
         log.info("renamed a type", type=str(old), now=str(new))
+
+
+async def _made_anew(
+    target: Connection, names: Container[TableName], ours: Mapping[TableName, str], schemas: Sequence[str]
+) -> list[TableName]:
+    """The target's types of these names that the source defines otherwise.
+
+    Raises SchemaMismatchError for a range: functions have its name, too, which only a superuser may rename.
+    """
+    theirs = await _definitions(target, schemas)
+    found = [name for name, text in theirs.items() if name in names and ours.get(name, text) != text]
+    for name in found:
+        if theirs[name].startswith("r "):
+            columns = await (await target.execute(_TO_TEXT, [qualified(name).as_string()])).fetchall()
+            drop = sql.SQL("DROP TYPE {}").format(qualified(name)).as_string()
+            raise SchemaMismatchError(
+                f"range {name} is another one on the source now",
+                hint=f"Run on the target: {'; '.join([*(row[0] for row in columns), drop])}; the worker makes it then.",
+            )
+    return found
+
+
+async def _leave_name(target: Connection, name: TableName) -> None:
+    unused = sql.Identifier(f"{LEFT}{uuid4().hex}")
+    await target.execute(sql.SQL("ALTER TYPE {} RENAME TO {}").format(qualified(name), unused))
+    log.info("a type has left its name to the source's", type=str(name))
+
+
+async def _definitions(connection: Connection, schemas: Sequence[str]) -> dict[TableName, str]:
+    """With names that say their schema, whatever the session's search_path is."""
+    async with connection.transaction():
+        await connection.execute("SET LOCAL search_path = ''")
+        rows = await (await connection.execute(_DEFINITIONS, [list(schemas)])).fetchall()
+    return {TableName(schema, name): text for schema, name, text in rows}
 
 
 def _statements(renamed: Mapping[TableName, TableName]) -> Iterator[sql.Composed]:

@@ -8,6 +8,7 @@ import pytest
 from replicator.model import Phase
 from tests.fixtures.databases import Database, settings_for
 from tests.fixtures.migration import differences
+from tests.fixtures.waiting import wait_until
 from tests.fixtures.worker import WorkerMaker, run_command, wait_caught_up, wait_for_phase
 
 TABLES: Final = """
@@ -30,6 +31,11 @@ SELECT pg_get_statisticsobjdef(oid) FROM pg_statistic_ext
 COLLATIONS: Final = """
 SELECT attrelid::regclass::text, attname, attcollation::regcollation::text FROM pg_attribute
  WHERE attrelid::regclass::text IN ('t1', 'p', 'p1', 'p2', 'p2a') ORDER BY 1, 2
+"""
+COLUMNS: Final = """
+SELECT attname, format_type(atttypid, atttypmod), pg_get_expr(adbin, adrelid)
+  FROM pg_attribute LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
+ WHERE attrelid = 't'::regclass AND attnum > 0 ORDER BY attnum
 """
 
 
@@ -88,3 +94,139 @@ def test_law_4_another_collation_of_a_column_keeps_the_cutover_from_beginning(
     done = run_command(settings, "cutover")
     assert done.returncode == 0, done.stderr
     assert target.fetch(COLLATIONS) == source.fetch(COLLATIONS)
+
+
+COME: Final = "ALTER TABLE t ALTER v DROP DEFAULT; ALTER TABLE t ALTER v TYPE {0} USING v::text::{0}"
+ANEW: Final = "ALTER {0} {1} RENAME TO old; CREATE {0} {1} AS {2}; " + COME.replace("{0}", "{3}")
+
+
+@pytest.mark.parametrize(
+    ("before", "deploy", "value"),
+    [
+        ("CREATE DOMAIN kind AS numeric(12, 2)", ANEW.format("DOMAIN", "kind", "numeric(20, 6)", "kind"), "7.654321"),
+        ("CREATE DOMAIN kind AS varchar(3)", ANEW.format("DOMAIN", "kind", "varchar(20)", "kind"), "abcdefgh"),
+        ("CREATE DOMAIN kind AS numeric(12, 2)", ANEW.format("DOMAIN", "kind", "text", "kind"), "1.230"),
+        (
+            "CREATE TYPE kind AS (v numeric(12, 2))",
+            ANEW.format("TYPE", "kind", "(v numeric(20, 6))", "kind"),
+            "(1.234567)",
+        ),
+        (
+            "CREATE DOMAIN kind AS numeric(12, 2)",
+            ANEW.format("DOMAIN", "kind", "numeric(20, 6)", "kind[]"),
+            "{1.234567}",
+        ),
+        (
+            "CREATE DOMAIN base AS numeric(12, 2); CREATE DOMAIN kind AS base",
+            "ALTER DOMAIN base RENAME TO old_base; CREATE DOMAIN base AS numeric(20, 6);"
+            + ANEW.format("DOMAIN", "kind", "base", "kind"),
+            "7.654321",
+        ),
+    ],
+    ids=["digits", "length", "text", "composite", "array", "domain of a domain"],
+)
+@pytest.mark.parametrize("steps", [1, 2], ids=["dropped", "renamed"])
+def test_law_4_no_row_is_cut_or_rounded_by_a_type_that_was_made_anew_under_its_name(
+    source: Database, target: Database, make_worker: WorkerMaker, before: str, deploy: str, value: str, steps: int
+) -> None:
+    """Given a type that a deploy replaces, and drops or keeps under another name, then all rows are the source's."""
+    kind = "kind[]" if value.startswith("{") else "kind"
+    default = f"'{value}'" if value.startswith(("{", "(", "[")) else "NULL"
+    source.execute(
+        f"{before}; CREATE TABLE t (id int PRIMARY KEY, v {kind} DEFAULT {default}); INSERT INTO t VALUES (1)"
+    )
+    settings = settings_for(source, target, schema_interval=0.3, recheck_interval=0.5)
+    worker = make_worker(settings)
+    worker.start()
+    wait_for_phase(target, Phase.STREAMING, worker)
+
+    drops = [f"DROP TYPE {name}" for name in ("old", "old_base") if name in deploy] if steps == 1 else []
+    source.execute(
+        "; ".join([deploy, f"UPDATE t SET v = '{value}'; ALTER TABLE t ALTER v SET DEFAULT {default}", *drops])
+    )
+    source.execute(f"INSERT INTO t VALUES (2, '{value}')")
+    wait_caught_up(source, target, worker)
+
+    assert differences(source, target) == []
+    done = run_command(settings, "cutover")
+    assert done.returncode == 0, done.stderr
+    assert target.fetch(COLUMNS) == source.fetch(COLUMNS)
+    assert target.fetch("SELECT id, v::text FROM t ORDER BY id") == [(1, value), (2, value)]
+
+
+def test_law_4_a_name_that_a_dropped_type_had_is_free_for_another_one(
+    source: Database, target: Database, make_worker: WorkerMaker
+) -> None:
+    """Given a domain that an earlier deploy dropped and the target keeps, then the new one is the source's."""
+    source.execute("CREATE DOMAIN kind AS numeric(12, 2); CREATE TABLE t (id int PRIMARY KEY, v kind)")
+    settings = settings_for(source, target, schema_interval=0.3, recheck_interval=0.5)
+    worker = make_worker(settings)
+    worker.start()
+    wait_for_phase(target, Phase.STREAMING, worker)
+    ready = worker.log.count("all tables are ready")
+    source.execute("ALTER TABLE t DROP COLUMN v; DROP DOMAIN kind")
+    wait_until(lambda: worker.log.count("all tables are ready") > ready, what="the drop is followed")
+
+    source.execute("CREATE DOMAIN kind AS numeric(20, 6); CREATE TABLE u (id int PRIMARY KEY, v kind)")
+    source.execute("INSERT INTO u VALUES (1, 7.654321)")
+    wait_caught_up(source, target, worker)
+
+    done = run_command(settings, "cutover")
+    assert done.returncode == 0, done.stderr
+    assert target.fetch("SELECT v, pg_typeof(v)::text FROM u") == source.fetch("SELECT v, pg_typeof(v)::text FROM u")
+
+
+def test_law_4_a_range_that_was_made_anew_under_its_name_waits_for_the_statements(
+    source: Database, target: Database, make_worker: WorkerMaker
+) -> None:
+    """Given a range of another subtype, then the worker waits before its rows are copied, and goes on by itself."""
+    made = "CREATE TYPE kind AS RANGE (subtype = float{})"
+    source.execute(f"{made.format(4)}; CREATE TABLE t (id int PRIMARY KEY, v kind DEFAULT '[1,2)', w kind[])")
+    source.execute("INSERT INTO t VALUES (1)")
+    settings = settings_for(source, target, schema_interval=0.3, recheck_interval=0.5)
+    worker = make_worker(settings)
+    worker.start()
+    wait_for_phase(target, Phase.STREAMING, worker)
+
+    between = f"ALTER TABLE t ALTER w TYPE text; {COME.format('text')}; DROP TYPE kind; {made.format(8)}"
+    back = f"{COME.format('kind')}, ALTER w TYPE kind[] USING w::kind[]; UPDATE t SET v = '[1.23456789012,2)'"
+    source.execute(f"{between}; {back}")
+    hint = wait_until(lambda: target.value("SELECT error->>'hint' FROM replicator.migration"), what="a pause")
+    assert run_command(settings, "cutover").returncode == 1
+    target.execute(hint.removeprefix("Run on the target: ").removesuffix("; the worker makes it then."))
+    source.execute("INSERT INTO t VALUES (2, '[1.23456789012,2)', '{\"[1.23456789012,2)\"}')")
+
+    wait_caught_up(source, target, worker)
+    assert differences(source, target) == []
+    done = run_command(settings, "cutover")
+    assert done.returncode == 0, done.stderr
+    assert target.fetch(COLUMNS) == source.fetch(COLUMNS)
+
+
+def test_law_4_columns_whose_rows_nobody_sends_keep_no_type_that_was_made_anew(
+    source: Database, target: Database, make_worker: WorkerMaker
+) -> None:
+    """Given a domain of an unlogged table and of a computed column, then the cutover tells statements that work."""
+    source.execute(
+        "CREATE DOMAIN kind AS numeric(12, 2); CREATE UNLOGGED TABLE t (id int PRIMARY KEY, v kind);"
+        "CREATE TABLE sums (id int PRIMARY KEY, a numeric, v kind GENERATED ALWAYS AS (a / 3) STORED);"
+        "INSERT INTO sums VALUES (1, 1)"
+    )
+    settings = settings_for(source, target, schema_interval=0.3, recheck_interval=0.5)
+    worker = make_worker(settings)
+    worker.start()
+    wait_for_phase(target, Phase.STREAMING, worker)
+    source.execute(
+        ANEW.format("DOMAIN", "kind", "numeric(20, 6)", "kind")
+        + "; ALTER TABLE sums ALTER v TYPE kind; DROP DOMAIN old"
+    )
+
+    refused = run_command(settings, "cutover")
+
+    assert refused.returncode == 1
+    for statement in re.findall(r"— Run on the target: (ALTER TABLE .*?)[.]?$", refused.stderr, re.M):
+        target.execute(statement)
+    done = run_command(settings, "cutover")
+    assert done.returncode == 0, done.stderr
+    assert target.fetch(COLUMNS) == source.fetch(COLUMNS)
+    assert target.fetch("SELECT v FROM sums") == source.fetch("SELECT v FROM sums")
