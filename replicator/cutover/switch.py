@@ -131,7 +131,6 @@ class Switch:
             with on(Side.SOURCE, "waiting for statistics"):
                 await wait_until_reported(self.source)
         marker = await write_marker(self.source)
-        await self._require_same_schema()
         now = await inventory(self.settings, self.migration, self.source, self.target)
         if not self.omit_failing:
             now.obstacles.extend(await look_at_unsent(self.migration, now.published, self.source, self.target))
@@ -142,16 +141,13 @@ class Switch:
         await self._copy_sequences()
         if reason := await self._breach():
             raise CutoverError(f"{reason}, so that writes may have passed after the drain")
-        await self._require_same_schema()  # a new table is not fenced: as late as can be
-        return {"seconds": seconds}
-
-    async def _require_same_schema(self) -> None:
-        if await definitions(self.settings, self.source) != self.survey.definitions:
+        if await definitions(self.settings, self.source) != self.survey.definitions:  # as late as can be
             raise CutoverError(
                 "the source's schema has changed since the cutover looked at it",
                 hint="Run `replicator cutover` again: it looks anew.",
                 side=Side.SOURCE,
             )
+        return {"seconds": seconds}
 
     async def _breach(self) -> str | None:
         if self._fence is None:

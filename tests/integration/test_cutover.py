@@ -269,7 +269,7 @@ async def test_law_4_a_table_that_is_made_while_statistics_are_awaited_stops_the
             await asyncio.sleep(1)
             assert not running.done()
             source.execute("CREATE TABLE late (id int PRIMARY KEY); INSERT INTO late VALUES (1)")
-            with pytest.raises(CutoverError, match="schema has changed since"):
+            with pytest.raises(CutoverError, match=r"public\.late was created on the source"):
                 await running
     _takes_writes(source)
 
@@ -333,9 +333,7 @@ async def test_law_4_what_is_another_one_under_its_name_stops_the_cutover(source
         with pytest.raises(CutoverError) as refused:
             await _cutover(settings, rehearse=True)
         assert isinstance(refused.value, ObstructedError)
-        told = {
-            o.message.split(" is ")[0]: o.remedy for o in refused.value.obstacles if " on the source, " in o.message
-        }
+        told = {o.message.split(" is ")[0]: o.remedy for o in refused.value.obstacles if " on the source" in o.message}
         assert told.keys() == {
             "type public.amount", "type public.span", "partition public.parted_1", "column public.priced.v",
         }  # fmt: skip
