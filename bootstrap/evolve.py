@@ -7,9 +7,9 @@ rows have as its default until the cutover, and the target is only ever wider th
 """
 
 import contextlib
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, LiteralString, NamedTuple
+from typing import NamedTuple
 from uuid import UUID
 
 import psycopg
@@ -24,6 +24,7 @@ from bootstrap.columns import (
     read_target_columns,
 )
 from bootstrap.labels import Label, Relabelling, different_labels
+from bootstrap.retyping import altering, goes_by_text, retyping
 from bootstrap.schema import app_schemas
 from replicator import control
 from replicator.catalog import PublishedTable, read_shapes
@@ -31,8 +32,8 @@ from replicator.config import Settings
 from replicator.control import TableRecord
 from replicator.errors import SchemaMismatchError, SentTable, Side, SourceError
 from replicator.model import SchemaMode, TableName, TableState
-from replicator.postgres import Connection, qualified, reporting, translate
-from replicator.shape import Shape, ShapeColumn
+from replicator.postgres import Connection, reporting, translate
+from replicator.shape import Shape
 
 log = structlog.get_logger(__name__)
 
@@ -82,7 +83,7 @@ class Deploy:
         comes_again = self.mode is SchemaMode.COPY and item.before.must_come_again(item.now)
         return all(
             there[column.name].type == column.type
-            or (comes_again and _goes_by_text(there[column.name].type, column.type))
+            or (comes_again and goes_by_text(there[column.name].type, column.type))
             for column in item.before.retyped(item.now)
         )
 
@@ -127,49 +128,28 @@ class Deploy:
             for before, after in item.before.renamed(item.now):
                 if before in there and after not in there and (known is None or after in known):
                     names = sql.Identifier(before), sql.Identifier(after)
-                    yield _alter(self._declaring(name, before), "RENAME COLUMN {} TO {}", *names)
+                    yield altering(self._declaring(name, before), "RENAME COLUMN {} TO {}", *names)
             for column in item.before.retyped(item.now):
                 if known is not None and known.get(column.name) not in column.kinds:
                     continue
                 if column.name not in there or there[column.name].type != column.type:
                     was = there[column.name].type if column.name in there else ""
                     keeps = self.mode is not SchemaMode.COPY or column.name not in item.table.columns
-                    yield _retyping(self._declaring(name, column.name), column, was, keeps_default=keeps)
+                    yield retyping(self._declaring(name, column.name), column, was, keeps_default=keeps)
         for dropped in item.before.dropped(item.now):
             if dropped in there and dropped not in item.table.columns and (known is None or dropped not in known):
                 yield self._drop(name, dropped)
         now = item.table.table if sent is None else TableName(sent.schema, sent.name)
         if name.name != now.name:
-            yield _alter(name, "RENAME TO {}", sql.Identifier(now.name))
+            yield altering(name, "RENAME TO {}", sql.Identifier(now.name))
         if name.schema != now.schema:
-            yield _alter(TableName(name.schema, now.name), "SET SCHEMA {}", sql.Identifier(now.schema))
+            yield altering(TableName(name.schema, now.name), "SET SCHEMA {}", sql.Identifier(now.schema))
 
     def _drop(self, table: TableName, column: str) -> str:
-        return _alter(self._declaring(table, column), "DROP COLUMN {}", sql.Identifier(column))
+        return altering(self._declaring(table, column), "DROP COLUMN {}", sql.Identifier(column))
 
     def _declaring(self, table: TableName, column: str) -> TableName:
         return self.declared.get((table, column), table)
-
-
-def _alter(table: TableName, action: LiteralString, *parts: sql.Composable) -> str:
-    composed = sql.SQL(action).format(*parts)
-    return sql.SQL("ALTER TABLE {} {}").format(qualified(table), composed).as_string()
-
-
-def _goes_by_text(was: str, kind: str) -> bool:
-    """Whether no cast may lead to it: types of the app's, which alone have a schema, from one another or from text."""
-    return "." in kind and ("." in was or was == "text")
-
-
-def _retyping(table: TableName, column: ShapeColumn, was: str, *, keeps_default: bool) -> str:
-    name, kind = sql.Identifier(column.name), sql.SQL(column.type)
-    if not _goes_by_text(was, column.type):
-        return _alter(table, "ALTER COLUMN {} TYPE {}", name, kind)
-    by_text = sql.SQL("ALTER COLUMN {} TYPE {} USING {}::text::{}").format(name, kind, name, kind)
-    if keeps_default:
-        return _alter(table, "{}", by_text)
-    # a default has no cast either: where every row comes with a value, it may wait for the cutover
-    return _alter(table, "ALTER COLUMN {} DROP DEFAULT, {}", name, by_text)
 
 
 async def look(
@@ -300,7 +280,7 @@ async def loosen(target: Connection, epoch: UUID, looser: Mapping[TableName, Ite
             with contextlib.suppress(psycopg.errors.InvalidTableDefinition, psycopg.errors.SyntaxError):
                 async with control.under_epoch(target, epoch):
                     await target.execute(
-                        _alter(declared, "ALTER COLUMN {} DROP NOT NULL", sql.Identifier(name)).encode()
+                        altering(declared, "ALTER COLUMN {} DROP NOT NULL", sql.Identifier(name)).encode()
                     )
                 log.info("a column may be NULL, as on the source", table=str(declared), column=name)
 
@@ -343,91 +323,3 @@ async def _settle(target: Connection, item: Changed, shape: Shape) -> None:
         await control.set_table_states(target, [table], TableState.COPYING)
     else:
         await control.set_shape(target, table, shape)
-
-
-# --- tables that come again -------------------------------------------------------------------------------------------
-
-
-async def fit_types(
-    target: Connection,
-    tables: Iterable[PublishedTable],
-    records: Mapping[TableName, TableRecord],
-    shapes: Mapping[int, Shape],
-    looser: Mapping[TableName, Iterable[str]],
-) -> None:
-    """Give columns the type that they have on the source now, within the caller's transaction; the tables are empty.
-
-    Rows that are cast to the old type would be changed silently: numerics would be rounded. A column that is inherited
-    is changed where it was declared, for all that inherit it, as on the source. ``looser`` columns, and those that the
-    source has no more, may be NULL from now on. Raises SchemaMismatchError.
-    """
-    begun = [table for table in tables if table.table in records and table.oid in shapes]
-    there = await read_target_columns(target, [table.table for table in begun])
-    done: set[tuple[TableName, str]] = set()
-    for table in begun:
-        record, now, columns = records[table.table], shapes[table.oid], there.get(table.table, {})
-        known = {column.name for column in record.shape.columns.values()} if record.shape is not None else set()
-        gone = known & columns.keys() - {column.name for column in now.columns.values()}
-        await _release(target, table.table, gone, {name for name in gone if columns[name].required})
-        nullable = set(looser.get(table.table, ()))
-        await _release(target, table.table, nullable, nullable)
-        before = record.shape if record.source_oid == table.oid else None
-        for column in before.retyped(now) if before is not None else now.columns.values():
-            if column.name in columns and columns[column.name].type != column.type:
-                declared = await declaring_table(target, table.table, column.name)
-                if (declared, column.name) not in done:
-                    keeps = column.name not in table.columns
-                    await _retype(target, declared, column, columns[column.name].type, keeps_default=keeps)
-                done.add((declared, column.name))
-
-
-_IDENTITY_OVER: Final[LiteralString] = """
-SELECT n.nspname, c.relname
-  FROM pg_catalog.pg_index i
-  JOIN pg_catalog.pg_class c ON c.oid = i.indrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-  JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum = ANY (i.indkey::int2[])
- WHERE i.indisreplident AND (n.nspname, c.relname) IN ((%s, %s), (%s, %s)) AND a.attname = %s
-"""
-_KEYS_OVER: Final[LiteralString] = """
-SELECT n.nspname, c.relname, k.conname
-  FROM pg_catalog.pg_constraint k
-  JOIN pg_catalog.pg_class c ON c.oid = k.conrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-  JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum = ANY (k.conkey)
- WHERE k.contype = 'p' AND k.coninhcount = 0 AND (n.nspname, c.relname) IN ((%s, %s), (%s, %s)) AND a.attname = %s
-"""
-
-
-async def _release(
-    target: Connection,
-    table: TableName,
-    names: Iterable[str],
-    required: Container[str],
-) -> None:
-    """Let rows come without a value of these columns: keys of the target may hold them, some are ``required``."""
-    for name in sorted(names):
-        declared = await declaring_table(target, table, name)
-        with reporting(Side.TARGET, f"letting rows of {table} come without a value of {name}", SchemaMismatchError):
-            for schema, relation in await (await target.execute(_IDENTITY_OVER, [*table, *declared, name])).fetchall():
-                await target.execute(_alter(TableName(schema, relation), "REPLICA IDENTITY DEFAULT").encode())
-            cursor = await target.execute(_KEYS_OVER, [*table, *declared, name])
-            for schema, relation, key in await cursor.fetchall():
-                drop = _alter(TableName(schema, relation), "DROP CONSTRAINT {}", sql.Identifier(key))
-                await target.execute(drop.encode())
-            if name in required:
-                await target.execute(_alter(declared, "ALTER COLUMN {} DROP NOT NULL", sql.Identifier(name)).encode())
-
-
-async def _retype(target: Connection, table: TableName, column: ShapeColumn, was: str, *, keeps_default: bool) -> None:
-    name, kind = sql.Identifier(column.name), sql.SQL(column.type)
-    # by way of text there is a conversion between any two types
-    by_text = _alter(table, "ALTER COLUMN {} TYPE {} USING {}::text::{}", name, kind, name, kind)
-    statement = _retyping(table, column, was, keeps_default=keeps_default)
-    try:
-        await target.execute((statement if _goes_by_text(was, column.type) else by_text).encode())
-    except psycopg.Error as error:
-        doing = f"giving column {column.name} of {table} the type {column.type} that it has on the source now"
-        failure = translate(error, Side.TARGET, doing, otherwise=SchemaMismatchError)
-        if isinstance(failure, SchemaMismatchError):
-            failure.hint = f"Run on the target: {statement}; then start `replicator run` again if it has ended."
-        raise failure from None
-    log.info("a column has another type", table=str(table), column=column.name, type=column.type)

@@ -8,7 +8,7 @@ import structlog
 
 from bootstrap.attributes import different_identities, looser_columns
 from bootstrap.columns import read_target_columns
-from bootstrap.evolve import add, fit_types, look
+from bootstrap.evolve import add, look
 from bootstrap.existing import may_replicate, silence
 from bootstrap.jobs import plan_jobs, split_tables
 from bootstrap.keys import CopiedTables, KeyMaker, by_table
@@ -25,6 +25,7 @@ from bootstrap.places import (
     set_logged,
 )
 from bootstrap.refresh import make_needed
+from bootstrap.retyping import fit_types
 from bootstrap.schema import app_schemas, copy_schema, copy_tables_schema
 from bootstrap.snapshot import Keeper, keep_snapshot
 from bootstrap.trees import make_partitions, with_relatives
