@@ -12,7 +12,7 @@ from replicator.model import Phase
 from tests.fixtures.databases import Database, settings_for
 from tests.fixtures.migration import Migration, MigrationMaker, differences
 from tests.fixtures.waiting import wait_until
-from tests.fixtures.worker import WorkerMaker, run_command, wait_caught_up, wait_for_phase
+from tests.fixtures.worker import WorkerMaker, run_command, start_streaming, wait_caught_up, wait_for_phase
 
 RENAME: Final = "ALTER TABLE notes RENAME COLUMN"
 READY: Final = "SELECT FROM replicator.tables WHERE name = %s AND state = 'ready'"
@@ -283,10 +283,7 @@ def test_partitioned_tables_and_partitions_that_are_new_arrive(
     if publications:
         source.execute("CREATE PUBLICATION mine FOR ALL TABLES WITH (publish_via_partition_root)", superuser=True)
     changes = {"publications": publications} if publications else {}
-    settings = settings_for(source, target, recheck_interval=0.5, schema_interval=0.3, **changes)
-    worker = make_worker(settings)
-    worker.start()
-    wait_for_phase(target, Phase.STREAMING, worker)
+    settings, worker = start_streaming(source, target, make_worker, **changes)
 
     for statements in (TREE.format("new"), BRANCH.format("known"), BRANCH.format("new")):
         source.execute(statements)
@@ -539,10 +536,7 @@ def test_law_4_a_column_of_the_users_own_target_that_the_source_computes_now_kee
     for database in (source, target):
         database.execute("CREATE TABLE notes (id int PRIMARY KEY, body text)")
     source.execute("INSERT INTO notes VALUES (1, 'a')")
-    settings = settings_for(source, target, REPLICATOR_SCHEMA="existing", schema_interval=0.3)
-    worker = make_worker(settings)
-    worker.start()
-    wait_for_phase(target, Phase.STREAMING, worker)
+    settings, worker = start_streaming(source, target, make_worker, REPLICATOR_SCHEMA="existing")
     source.execute("ALTER TABLE notes DROP COLUMN body, ADD COLUMN body text GENERATED ALWAYS AS (id::text) STORED")
     wait_until(lambda: "the table comes again" in worker.log, what="a round")
     wait_caught_up(source, target, worker)

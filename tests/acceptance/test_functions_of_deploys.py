@@ -5,12 +5,11 @@ from typing import Final
 import psycopg
 import pytest
 
-from replicator.model import Phase
 from tests.acceptance.cases.shapes import FUNCTIONS
-from tests.fixtures.databases import Database, settings_for
+from tests.fixtures.databases import Database
 from tests.fixtures.migration import differences
 from tests.fixtures.waiting import wait_until
-from tests.fixtures.worker import WorkerMaker, run_command, wait_caught_up, wait_for_phase
+from tests.fixtures.worker import WorkerMaker, run_command, start_streaming, wait_caught_up
 
 
 def test_columns_and_checks_by_functions_come_by_themselves(
@@ -19,10 +18,7 @@ def test_columns_and_checks_by_functions_come_by_themselves(
     """Given such functions, when a deploy adds a column, a default and a check by them, then the target has them."""
     source.execute(FUNCTIONS)
     source.execute("CREATE TABLE words (id int PRIMARY KEY, word text); INSERT INTO words VALUES (1, 'a')")
-    settings = settings_for(source, target, schema_interval=0.3, recheck_interval=0.5, confirm_delay=0)
-    worker = make_worker(settings)
-    worker.start()
-    wait_for_phase(target, Phase.STREAMING, worker)
+    settings, worker = start_streaming(source, target, make_worker, confirm_delay=0)
 
     source.execute("ALTER TABLE words ADD CONSTRAINT fine CHECK (is_fine(word)), ADD code text DEFAULT next_code()")
     source.execute("INSERT INTO words VALUES (2, 'b')")
@@ -93,10 +89,7 @@ def test_law_4_what_a_deploy_has_replaced_is_the_sources_after_the_cutover(
     """Given functions, procedures, views and domains that were there before, then the app finds the new ones."""
     source: Database = request.getfixturevalue(version)
     source.execute(PROGRAMS)
-    settings = settings_for(source, target, schema_interval=0.3, recheck_interval=0.5, confirm_delay=0)
-    worker = make_worker(settings)
-    worker.start()
-    wait_for_phase(target, Phase.STREAMING, worker)
+    settings, _ = start_streaming(source, target, make_worker, confirm_delay=0)
     assert target.fetch(MADE) == source.fetch(MADE)
 
     source.execute(REPLACED)
@@ -116,10 +109,7 @@ def test_what_cannot_be_replaced_keeps_the_cutover_from_beginning(
 ) -> None:
     """Given a function of another result, a view that lost a column and a type of other attributes, each is named."""
     source.execute(PROGRAMS)
-    settings = settings_for(source, target, schema_interval=0.3, recheck_interval=0.5, confirm_delay=0)
-    worker = make_worker(settings)
-    worker.start()
-    wait_for_phase(target, Phase.STREAMING, worker)
+    settings, _ = start_streaming(source, target, make_worker, confirm_delay=0)
 
     source.execute(
         "DROP FUNCTION kind(words); CREATE FUNCTION kind(words) RETURNS int LANGUAGE sql AS 'SELECT 1';"

@@ -2,9 +2,8 @@
 
 from typing import Final
 
-from replicator.model import Phase
-from tests.fixtures.databases import Database, settings_for
-from tests.fixtures.worker import WorkerMaker, run_command, wait_for_phase
+from tests.fixtures.databases import Database
+from tests.fixtures.worker import WorkerMaker, run_command, start_streaming
 
 BEFORE: Final = """
 CREATE TABLE t (id int PRIMARY KEY, v text, n int); INSERT INTO t VALUES (1, 'a', 1); CREATE INDEX t_i ON t (v);
@@ -29,10 +28,7 @@ def test_law_4_the_cutover_waits_until_the_worker_has_followed_the_last_deploy(
 ) -> None:
     """Given a worker that looks every few seconds, when a deploy and the cutover come between, nothing is missed."""
     source.execute(BEFORE)
-    settings = settings_for(source, target, schema_interval=4)
-    worker = make_worker(settings)
-    worker.start()
-    wait_for_phase(target, Phase.STREAMING, worker)
+    settings, _ = start_streaming(source, target, make_worker, schema_interval=4)
 
     source.execute(DEPLOY, superuser=True)
     done = run_command(settings, "cutover")
@@ -46,10 +42,7 @@ def test_law_4_a_deploy_that_the_worker_cannot_follow_keeps_the_cutover_from_beg
 ) -> None:
     """Given a sequence that the target refuses, so that the worker waits, then the cutover says so."""
     source.execute(BEFORE)
-    settings = settings_for(source, target, schema_interval=0.3, recheck_interval=0.5)
-    worker = make_worker(settings)
-    worker.start()
-    wait_for_phase(target, Phase.STREAMING, worker)
+    settings, _ = start_streaming(source, target, make_worker)
 
     target.execute("CREATE TABLE s (id int)")
     source.execute("CREATE SEQUENCE s; DROP MATERIALIZED VIEW m; CREATE MATERIALIZED VIEW m AS SELECT id, n FROM t")

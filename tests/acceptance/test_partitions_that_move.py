@@ -2,12 +2,11 @@
 
 from difflib import unified_diff
 
-from replicator.model import Phase
-from tests.fixtures.databases import Database, settings_for
+from tests.fixtures.databases import Database
 from tests.fixtures.dumps import dumped_schema
 from tests.fixtures.migration import differences
 from tests.fixtures.waiting import wait_until
-from tests.fixtures.worker import WorkerMaker, run_command, wait_caught_up, wait_for_phase
+from tests.fixtures.worker import WorkerMaker, run_command, start_streaming, wait_caught_up
 
 SCHEMA = """
 CREATE TABLE parts (id int PRIMARY KEY, v text) PARTITION BY RANGE (id);
@@ -28,10 +27,7 @@ def test_partitions_are_attached_detached_and_dropped_while_rows_change(
 ) -> None:
     """Given a partitioned table that streams, when its tree changes, then the target's does, and no row is lost."""
     source.execute(SCHEMA)
-    settings = settings_for(source, target, schema_interval=0.3, recheck_interval=0.5, confirm_delay=0)
-    worker = make_worker(settings)
-    worker.start()
-    wait_for_phase(target, Phase.STREAMING, worker)
+    settings, worker = start_streaming(source, target, make_worker, confirm_delay=0)
 
     source.execute("UPDATE parts SET v = 'x' WHERE id % 7 = 0; ALTER TABLE parts DETACH PARTITION parts_1")
     source.execute("INSERT INTO parts_1 VALUES (100, 'no place in the tree'); UPDATE parts_1 SET v = 'y' WHERE id = 3")
@@ -63,10 +59,7 @@ def test_law_4_a_partition_gets_the_bounds_that_it_has_on_the_source(
 ) -> None:
     """Given a leaf and a branch that get other bounds, and rows within them, then the target's have the same."""
     source.execute(SCHEMA)
-    settings = settings_for(source, target, schema_interval=0.3, recheck_interval=0.5, confirm_delay=0)
-    worker = make_worker(settings)
-    worker.start()
-    wait_for_phase(target, Phase.STREAMING, worker)
+    settings, worker = start_streaming(source, target, make_worker, confirm_delay=0)
 
     source.execute(WIDEN.format("parts_4", 40, 100))
     source.execute("INSERT INTO parts VALUES (90, 'x'); UPDATE parts SET v = 'y' WHERE id = 45")

@@ -5,11 +5,10 @@ from typing import Final
 
 import pytest
 
-from replicator.model import Phase
-from tests.fixtures.databases import Database, settings_for
+from tests.fixtures.databases import Database
 from tests.fixtures.migration import differences
 from tests.fixtures.waiting import wait_until
-from tests.fixtures.worker import WorkerMaker, run_command, wait_caught_up, wait_for_phase
+from tests.fixtures.worker import WorkerMaker, run_command, start_streaming, wait_caught_up
 
 TABLES: Final = """
 CREATE TABLE t1 (id int PRIMARY KEY, v text, n int); CREATE TABLE t2 (id int PRIMARY KEY, v text, n int);
@@ -56,10 +55,7 @@ def test_law_4_indexes_and_statistics_that_are_others_under_their_names_are_the_
 ) -> None:
     """Given one that is of another table, or columns, or has partitions' indexes below it, then no other is lost."""
     source.execute(TABLES)
-    settings = settings_for(source, target, schema_interval=0.3, recheck_interval=0.5)
-    worker = make_worker(settings)
-    worker.start()
-    wait_for_phase(target, Phase.STREAMING, worker)
+    settings, worker = start_streaming(source, target, make_worker)
 
     source.execute(deploy)
     source.execute("INSERT INTO t2 VALUES (1, 'x', 1); INSERT INTO p VALUES (3, 3, 'c'), (4, 14, 'd')")
@@ -76,10 +72,7 @@ def test_law_4_another_collation_of_a_column_keeps_the_cutover_from_beginning(
 ) -> None:
     """Given a column of a table, and one that partitions inherit, then the cutover tells statements that work."""
     source.execute(TABLES)
-    settings = settings_for(source, target, schema_interval=0.3, recheck_interval=0.5)
-    worker = make_worker(settings)
-    worker.start()
-    wait_for_phase(target, Phase.STREAMING, worker)
+    settings, _ = start_streaming(source, target, make_worker)
     source.execute('ALTER TABLE t1 ALTER v TYPE text COLLATE "POSIX"; ALTER TABLE p ALTER v TYPE text COLLATE "C"')
 
     refused = run_command(settings, "cutover")
@@ -135,10 +128,7 @@ def test_law_4_no_row_is_cut_or_rounded_by_a_type_that_was_made_anew_under_its_n
     source.execute(
         f"{before}; CREATE TABLE t (id int PRIMARY KEY, v {kind} DEFAULT {default}); INSERT INTO t VALUES (1)"
     )
-    settings = settings_for(source, target, schema_interval=0.3, recheck_interval=0.5)
-    worker = make_worker(settings)
-    worker.start()
-    wait_for_phase(target, Phase.STREAMING, worker)
+    settings, worker = start_streaming(source, target, make_worker)
 
     drops = [f"DROP TYPE {name}" for name in ("old", "old_base") if name in deploy] if steps == 1 else []
     source.execute(
@@ -159,10 +149,7 @@ def test_law_4_a_name_that_a_dropped_type_had_is_free_for_another_one(
 ) -> None:
     """Given a domain that an earlier deploy dropped and the target keeps, then the new one is the source's."""
     source.execute("CREATE DOMAIN kind AS numeric(12, 2); CREATE TABLE t (id int PRIMARY KEY, v kind)")
-    settings = settings_for(source, target, schema_interval=0.3, recheck_interval=0.5)
-    worker = make_worker(settings)
-    worker.start()
-    wait_for_phase(target, Phase.STREAMING, worker)
+    settings, worker = start_streaming(source, target, make_worker)
     ready = worker.log.count("all tables are ready")
     source.execute("ALTER TABLE t DROP COLUMN v; DROP DOMAIN kind")
     wait_until(lambda: worker.log.count("all tables are ready") > ready, what="the drop is followed")
@@ -183,10 +170,7 @@ def test_law_4_a_range_that_was_made_anew_under_its_name_waits_for_the_statement
     made = "CREATE TYPE kind AS RANGE (subtype = float{})"
     source.execute(f"{made.format(4)}; CREATE TABLE t (id int PRIMARY KEY, v kind DEFAULT '[1,2)', w kind[])")
     source.execute("INSERT INTO t VALUES (1)")
-    settings = settings_for(source, target, schema_interval=0.3, recheck_interval=0.5)
-    worker = make_worker(settings)
-    worker.start()
-    wait_for_phase(target, Phase.STREAMING, worker)
+    settings, worker = start_streaming(source, target, make_worker)
 
     between = f"ALTER TABLE t ALTER w TYPE text; {COME.format('text')}; DROP TYPE kind; {made.format(8)}"
     back = f"{COME.format('kind')}, ALTER w TYPE kind[] USING w::kind[]; UPDATE t SET v = '[1.23456789012,2)'"
@@ -212,10 +196,7 @@ def test_law_4_columns_whose_rows_nobody_sends_keep_no_type_that_was_made_anew(
         "CREATE TABLE sums (id int PRIMARY KEY, a numeric, v kind GENERATED ALWAYS AS (a / 3) STORED);"
         "INSERT INTO sums VALUES (1, 1)"
     )
-    settings = settings_for(source, target, schema_interval=0.3, recheck_interval=0.5)
-    worker = make_worker(settings)
-    worker.start()
-    wait_for_phase(target, Phase.STREAMING, worker)
+    settings, _ = start_streaming(source, target, make_worker)
     source.execute(
         ANEW.format("DOMAIN", "kind", "numeric(20, 6)", "kind")
         + "; ALTER TABLE sums ALTER v TYPE kind; DROP DOMAIN old"
