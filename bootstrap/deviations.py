@@ -1,6 +1,6 @@
 """What a deploy may have changed under a name that stayed, and the worker does not follow: the cutover has to tell it.
 
-Source: PostgreSQL documentation, "System Catalogs" (pg_type, pg_range, pg_class: relpartbound, pg_attribute).
+Source: PostgreSQL documentation, "System Catalogs" (pg_class: relpartbound, pg_attribute).
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -10,19 +10,6 @@ from bootstrap.types import LEFT
 from replicator.catalog.query import fetch
 from replicator.postgres import Connection
 
-# a domain's base type decides how its values are cut and rounded, a range's subtype the same of its bounds
-_TYPES: Final[LiteralString] = """
-SELECT 'type' AS kind, pg_catalog.format('%%I.%%I', n.nspname, t.typname) AS name,
-       pg_catalog.concat_ws(' ', pg_catalog.format_type(coalesce(r.rngsubtype, t.typbasetype), t.typtypmod),
-         'COLLATE ' || nullif(coalesce(nullif(r.rngcollation, 0), t.typcollation), 0)::regcollation) AS definition,
-       'Make it anew on the target as on the source: rename the old one, CREATE it, ALTER TABLE … ALTER COLUMN … '
-         'TYPE … USING …::text::…; then UPDATE replicator.tables SET state = ''copying'' WHERE … its tables, whose '
-         'rows may have been rounded or cut, and start `replicator run` again' AS remedy
-  FROM pg_catalog.pg_type t
-  JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace
-  LEFT JOIN pg_catalog.pg_range r ON r.rngtypid = t.oid
- WHERE t.typtype IN ('d', 'r') AND n.nspname = ANY (%s)
-"""
 _BOUNDS: Final[LiteralString] = """
 SELECT 'partition' AS kind, c.oid::regclass::text AS name, b.bound AS definition,
        pg_catalog.format('Run on the target: ALTER TABLE %%1$s DETACH PARTITION %%2$s; '
@@ -61,7 +48,7 @@ SELECT 'column' AS kind, pg_catalog.format('%%s.%%I', c.oid::regclass, a.attname
    AND n.nspname = ANY (%s)
 """
 
-_SAME: Final = (_TYPES, _BOUNDS, _COLLATIONS)
+_SAME: Final = (_BOUNDS, _COLLATIONS)
 
 
 class _Definition(NamedTuple):
@@ -82,7 +69,7 @@ class Deviation(NamedTuple):
 
 
 async def deviations(source: Connection, target: Connection, schemas: Sequence[str]) -> list[Deviation]:
-    """Types, partitions and columns in these schemas whose definitions differ.
+    """Partitions and columns in these schemas whose definitions differ.
 
     The types of columns differ where the target's has left its name to another one, and no row has come since: the
     columns of unlogged tables, and those that are computed.

@@ -1,4 +1,4 @@
-"""Domains and composite types that the app's deploys have changed since the target got them.
+"""Domains whose demands the app's deploys have changed since the target got them.
 
 What a domain demands waits for the cutover: rows from before may be on their way, which it would refuse.
 Source: PostgreSQL documentation, "System Catalogs" (pg_type, pg_constraint), ALTER DOMAIN, ALTER TYPE.
@@ -22,15 +22,6 @@ SELECT n.nspname AS schema, t.typname AS name, t.typnotnull AS required,
   FROM pg_catalog.pg_type t JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace
  WHERE t.typtype = 'd' AND n.nspname = ANY (%s)
  ORDER BY t.oid
-"""
-_COMPOSITES: Final[LiteralString] = """
-SELECT n.nspname AS schema, c.relname AS name,
-       ARRAY (SELECT pg_catalog.concat_ws(' ', a.attname, pg_catalog.format_type(a.atttypid, a.atttypmod))
-                FROM pg_catalog.pg_attribute a
-               WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum) AS attributes
-  FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
- WHERE c.relkind = 'c' AND n.nspname = ANY (%s)
- ORDER BY n.nspname, c.relname
 """
 
 
@@ -56,12 +47,6 @@ class _Domain(NamedTuple):
             yield sql.SQL("DROP DEFAULT" if self.value is None else f"SET DEFAULT {self.value}")
 
 
-class _Composite(NamedTuple):
-    schema: str
-    name: str
-    attributes: list[str]
-
-
 async def different_domains(source: Connection, target: Connection, schemas: Sequence[str]) -> list[Entry]:
     """What the cutover has to change on the domains that both sides have in these schemas."""
     theirs = {(domain.schema, domain.name): domain for domain in await _read(target, _Domain, _DOMAINS, schemas)}
@@ -76,16 +61,6 @@ async def different_domains(source: Connection, target: Connection, schemas: Seq
         for ours in await _read(source, _Domain, _DOMAINS, schemas)
         if (their := theirs.get((ours.schema, ours.name))) is not None
         for action in ours.actions_after(their)
-    ]
-
-
-async def different_composites(source: Connection, target: Connection, schemas: Sequence[str]) -> list[TableName]:
-    """The composite types of both sides whose attributes are others, or have other names, types or places."""
-    theirs = {(type_.schema, type_.name): type_ for type_ in await _read(target, _Composite, _COMPOSITES, schemas)}
-    return [
-        TableName(ours.schema, ours.name)
-        for ours in await _read(source, _Composite, _COMPOSITES, schemas)
-        if theirs.get((ours.schema, ours.name), ours) != ours
     ]
 
 

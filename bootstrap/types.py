@@ -81,6 +81,12 @@ async def renamed_types(source: Connection, target: Connection, schemas: Sequenc
     }
 
 
+async def redefined_types(source: Connection, target: Connection, schemas: Sequence[str]) -> list[TableName]:
+    """The types of both sides that are defined otherwise: base type or subtype, modifier, collation, attributes."""
+    ours, theirs = await _definitions(source, schemas), await _definitions(target, schemas)
+    return [name for name, text in sorted(ours.items()) if theirs.get(name, text) != text]
+
+
 async def rename_types(source: Connection, target: Connection, epoch: UUID, schemas: Sequence[str]) -> None:
     """Give the target's types the names that they have on the source.
 

@@ -1,18 +1,12 @@
 """What must hold before the source is fenced. Everything that stands in the way is named at once, with its remedy."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, LiteralString
 
-from bootstrap.attributes import different_expressions, different_identities
-from bootstrap.deviations import deviations
-from bootstrap.domains import different_composites
 from bootstrap.evolve import look
-from bootstrap.indexes import lacking_indexes, renamed_indexes
-from bootstrap.labels import disordered
 from bootstrap.refresh import FOLLOWED_STEP, refresh_deferred
 from bootstrap.schema import app_schemas, dump_app
-from bootstrap.types import renamed_types
 from replicator import control
 from replicator.catalog import (
     PublishedTable,
@@ -26,6 +20,7 @@ from replicator.catalog import (
 from replicator.config import Settings
 from replicator.control import Deferred, Migration, TableRecord
 from replicator.cutover import schema
+from replicator.cutover.differences import WAIT, differences
 from replicator.cutover.followed import await_followed
 from replicator.cutover.obstacle import Obstacle, ObstructedError
 from replicator.cutover.schema import Failure
@@ -56,14 +51,6 @@ _SUBSCRIBED: Final[LiteralString] = """
 SELECT EXISTS (SELECT FROM pg_catalog.pg_subscription s JOIN pg_catalog.pg_database d ON d.oid = s.subdbid
                 WHERE s.subenabled AND d.datname = pg_catalog.current_database())
 """
-
-_WAIT: Final = "Wait for the worker, or look at its log for the reason"
-_WAIT_FOR_NAME: Final = f"{_WAIT}: what has that name on the target already must be dropped or renamed there"
-_CHANGE_ATTRIBUTES: Final = "Change its attributes on the target as on the source"
-_SORT: Final = (
-    "Make a type with the values in the source's order on the target, give it to the columns with ALTER TABLE … "
-    "ALTER COLUMN … TYPE … USING …::text::…, and let it take over the name"
-)
 
 
 @dataclass(slots=True)
@@ -97,7 +84,7 @@ async def survey(
     found = await inventory(settings, migration, source, target)
     found.definitions = followed.definitions
     if not followed.is_followed:
-        found.obstacles.append(Obstacle("the worker has not followed the app's last deploy yet", _WAIT, Side.OURS))
+        found.obstacles.append(Obstacle("the worker has not followed the app's last deploy yet", WAIT, Side.OURS))
     with on(Side.SOURCE, "looking at the source"):
         await _look_at_server(found, source)
     await _look_at_schema(found, settings, migration, source, target)
@@ -141,69 +128,17 @@ async def _look_at_schema(
         found.obstacles.append(Obstacle("enums of the target lack values", remedy, Side.TARGET))
     if unmade:
         names = ", ".join(f"{item.kind.lower()} {item.schema}.{item.name}" for item in unmade)
-        found.obstacles.append(Obstacle(f"{names} is not made yet", _WAIT, Side.TARGET))
+        found.obstacles.append(Obstacle(f"{names} is not made yet", WAIT, Side.TARGET))
     if settings.schema_mode is SchemaMode.COPY:
-        with on(Side.SOURCE, "comparing columns and types"):
+        with on(Side.SOURCE, "comparing the schema of both sides"):
             schemas = await app_schemas(source, settings)
-            found.obstacles.extend(await _different_columns(source, target, schemas))
-            found.obstacles.extend(
-                Obstacle(f"index {old} is called {new} on the source", _WAIT_FOR_NAME, Side.TARGET)
-                for old, new in (await renamed_indexes(source, target, schemas)).items()
-            )
-            found.obstacles.extend(await _lacking_indexes(found, source, target))
-            found.obstacles.extend(
-                Obstacle(
-                    f"{item.kind} {item.name} is {item.source} on the source, {item.target} on the target",
-                    item.remedy,
-                    Side.TARGET,
-                )
-                for item in await deviations(source, target, schemas)
-            )
             # values that are still to be renamed may look as if they were sorted otherwise
-            found.obstacles.extend(await _different_types(source, target, schemas, are_renamed=bool(deploy.labels)))
+            sorts = not deploy.labels
+            found.obstacles.extend(await differences(source, target, schemas, found.published, sorts=sorts))
     if renews:
         plan = await dump_app(settings, source, None)
         with on(Side.TARGET, "renewing what waits for the cutover"):
             await refresh_deferred(settings, source, target, plan)
-
-
-async def _lacking_indexes(found: Survey, source: Connection, target: Connection) -> list[Obstacle]:
-    tables = sorted({name for item in found.published for name in (item.table, *(part.table for part in item.parts))})
-    return [
-        Obstacle(f"{table} has no index on the target like {name}", f"{_WAIT}; or run there: {statement}", Side.TARGET)
-        for name, (table, statement) in (await lacking_indexes(source, target, tables)).items()
-    ]
-
-
-async def _different_columns(source: Connection, target: Connection, schemas: Sequence[str]) -> list[Obstacle]:
-    found = [
-        Obstacle(f"{table} computes a column otherwise than the source", "; ".join(statements), Side.TARGET)
-        for table, statements in (await different_expressions(source, target, schemas)).items()
-    ]
-    found += [
-        Obstacle(f"{table} numbers a column otherwise than the source", "; ".join(statements), Side.TARGET)
-        for table, statements in (await different_identities(source, target, schemas)).items()
-    ]
-    return found
-
-
-async def _different_types(
-    source: Connection, target: Connection, schemas: Sequence[str], *, are_renamed: bool
-) -> list[Obstacle]:
-    found = [
-        Obstacle(f"type {name} is another one on the source", _CHANGE_ATTRIBUTES, Side.TARGET)
-        for name in await different_composites(source, target, schemas)
-    ]
-    found += [
-        Obstacle(f"type {old} is called {new} on the source", _WAIT, Side.TARGET)
-        for old, new in (await renamed_types(source, target, schemas)).items()
-    ]
-    if not are_renamed:
-        found += [
-            Obstacle(f"enum {name} sorts its values otherwise than on the source", _SORT, Side.TARGET)
-            for name in await disordered(source, target, schemas)
-        ]
-    return found
 
 
 async def inventory(settings: Settings, migration: Migration, source: Connection, target: Connection) -> Survey:
