@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, LiteralString
 from uuid import UUID
@@ -176,19 +176,24 @@ def by_table(
     return found
 
 
-async def make_rest(target: Connection, epoch: UUID) -> None:
-    """Make what needs the keys of several tables: partitioned indexes, views that group by a key."""
+async def make_rest(target: Connection, epoch: UUID, may_wait: Container[str] = ()) -> None:
+    """Make what needs the keys of several tables: partitioned indexes, views that group by a key.
+
+    What the cutover can make as well ``may_wait`` for it: those of these kinds that need what is not there yet.
+    """
     statements = await control.read_keys(target)
     with reporting(Side.TARGET, "making keys and indexes", TargetError):
         for start in range(0, len(statements), _AT_ONCE):
             async with control.under_epoch(target, epoch):
-                await _run(target, statements[start : start + _AT_ONCE])
+                await _run(target, statements[start : start + _AT_ONCE], may_wait)
 
 
-async def _run(target: Connection, statements: Sequence[KeyStatement]) -> None:
+async def _run(target: Connection, statements: Sequence[KeyStatement], may_wait: Container[str] = ()) -> None:
     if not statements:
         return
-    await make_entries(target, [Entry(s.kind, s.schema, s.name, s.statement) for s in statements])
+    entries = [Entry(s.kind, s.schema, s.name, s.statement) for s in statements]
+    if waiting := await make_entries(target, entries, may_wait):
+        log.info("left to the cutover: they need what only that makes", objects=[str(entry) for entry in waiting])
     await control.mark_keys(target, [statement.position for statement in statements])
 
 

@@ -34,7 +34,7 @@ SELECT n.nspname, c.relname, k.conname, true
 _DEFINITIONS: Final[LiteralString] = """
 SELECT n.nspname, c.relname, k.conname, pg_catalog.pg_get_constraintdef(k.oid)
   FROM pg_catalog.pg_constraint k
-  JOIN pg_catalog.pg_class c ON c.oid = k.conrelid AND c.relkind = 'r' AND NOT c.relispartition
+  JOIN pg_catalog.pg_class c ON c.oid = k.conrelid AND c.relkind IN ('r', 'p') AND NOT c.relispartition
   JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
  WHERE k.contype IN ('p', 'u', 'x', 'c') AND NOT starts_with(n.nspname, 'pg_')
 """

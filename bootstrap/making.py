@@ -1,13 +1,13 @@
 """Running a dump's statements on the target, and naming the one that was refused."""
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from typing import Final, LiteralString
 
 import psycopg
 from psycopg import sql
 
 from bootstrap.entries import Entry
-from replicator.errors import ReplicatorError, Side, TargetError
+from replicator.errors import ReplicatorError, SchemaMismatchError, Side, TargetError
 from replicator.postgres import Connection, translate
 
 _SETTINGS: Final[LiteralString] = """
@@ -16,15 +16,18 @@ SET LOCAL client_min_messages = warning; SET LOCAL default_table_access_method =
 """
 """What a dump relies on, for as long as the transaction lasts: the session keeps the application's search_path."""
 
+_THEN_START: Final = "then start again"
+
 _EXISTS: Final = frozenset({"42P07", "42710", "42723", "42P06"})
 _LACKS: Final = frozenset({"3F000", "42P01", "42704", "42883", "42703"})
 _FORBIDDEN: Final = "42501"
 
 
-async def make_entries(target: Connection, entries: Iterable[Entry]) -> None:
+async def make_entries(target: Connection, entries: Iterable[Entry], may_wait: Container[str] = ()) -> list[Entry]:
     """Run entries within the caller's transaction: together, and one by one only to find out which was refused.
 
-    Raises TargetError that names the object and the remedy, or a retryable error.
+    Returns those of the kinds that ``may_wait`` which need what is not there yet. Raises TargetError that names the
+    object and the remedy, or a retryable error.
     """
     entries = list(entries)
     await target.execute(_SETTINGS)
@@ -34,34 +37,47 @@ async def make_entries(target: Connection, entries: Iterable[Entry]) -> None:
     except psycopg.Error as error:
         if error.sqlstate is None:
             raise translate(error, Side.TARGET, "making the schema") from None
-        for entry in entries:
-            await _make_one(target, entry)
+        return [entry for entry in entries if not await _make_one(target, entry, waits=entry.kind in may_wait)]
+    return []
 
 
-async def _make_one(target: Connection, entry: Entry) -> None:
+async def _make_one(target: Connection, entry: Entry, *, waits: bool) -> bool:
+    """Whether it is made: False if it ``waits`` for what it needs."""
     try:
-        await target.execute(entry.sql.encode())
+        async with target.transaction():
+            await target.execute(entry.sql.encode())
     except psycopg.Error as error:
+        if waits and error.sqlstate in _LACKS:
+            return False
         raise _refusal(error, entry) from None
+    return True
 
 
 def _refusal(error: psycopg.Error, entry: Entry) -> ReplicatorError:
     failure = translate(error, Side.TARGET, f"making {entry}", otherwise=TargetError)
     if error.sqlstate in _EXISTS:
         failure.hint = (
-            "Drop or rename what has that name on the target, then start again; before anything was copied, empty the "
+            f"Drop or rename what has that name on the target, {_THEN_START}; before anything was copied, empty the "
             "target database instead, or set REPLICATOR_SCHEMA=existing if its schema is yours."
         )
     elif error.sqlstate in _LACKS:
         failure.hint = (
             "Make what it needs on the target, or drop it from the source, or move it to a schema that "
-            "REPLICATOR_EXCLUDE_SCHEMAS names; then start again."
+            f"REPLICATOR_EXCLUDE_SCHEMAS names; {_THEN_START}."
         )
     elif error.sqlstate == _FORBIDDEN:
-        failure.hint = "Give the role of TARGET_DATABASE_URL the right to do that, then start again."
+        failure.hint = f"Give the role of TARGET_DATABASE_URL the right to do that, {_THEN_START}."
     elif isinstance(failure, TargetError):
-        failure.hint = "Remove the reason on the target, then start again: what is made already is kept."
+        failure.hint = f"Remove the reason on the target, {_THEN_START}: what is made already is kept."
     return failure
+
+
+def waited_for(error: TargetError) -> SchemaMismatchError:
+    """A refusal as a worker that streams has it: it waits, and tries again by itself."""
+    hint, _, _ = error.hint.partition(_THEN_START)
+    return SchemaMismatchError(
+        error.message, hint=error.hint if hint == error.hint else f"{hint}the worker goes on by itself then."
+    )
 
 
 async def make_schema(target: Connection, name: str) -> None:

@@ -20,7 +20,7 @@ from bootstrap.extended_statistics import replaced_statistics
 from bootstrap.extensions import make_extensions, read_extensions
 from bootstrap.indexes import indexes_below, replaced_indexes
 from bootstrap.lost_keys import lost_keys, replaced_keys
-from bootstrap.making import make_entries, make_schema
+from bootstrap.making import make_entries, make_schema, waited_for
 from bootstrap.schema import OWNED_KINDS, app_schemas, dump_app, key_statements, owners_of
 from bootstrap.sequences import rename_sequences
 from bootstrap.types import rename_types
@@ -37,6 +37,9 @@ FOLLOWED_STEP: Final = "followed"
 """The step whose detail tells the source's schema that the target has followed to."""
 
 _NEEDED: Final = frozenset({"DOMAIN", "FUNCTION", "PROCEDURE", "SEQUENCE", "TYPE"})
+_MAY_WAIT: Final = frozenset({"FUNCTION", "PROCEDURE"})
+"""What may need a table or a column that the same deploy has made, and that rows do without until then."""
+
 _LATER: Final = frozenset({
     "CHECK CONSTRAINT", "CONSTRAINT", "DEFAULT", "INDEX", "INDEX ATTACH", "MATERIALIZED VIEW", "STATISTICS",
     "TABLE ATTACH", "VIEW",
@@ -96,13 +99,19 @@ SELECT n.nspname, c.relname::text
 async def make_needed(settings: Settings, source: Connection, target: Connection, epoch: UUID) -> Plan:
     """Dump the schema, and make the schemas, extensions, types, functions and sequences that the target lacks.
 
-    Returns the dump's plan. Raises SchemaMismatchError for what the target refuses.
+    Functions that need new tables or columns are left to `note_rest`. Returns the dump's plan. Raises
+    SchemaMismatchError for what the target refuses.
     """
     plan = await dump_app(settings, source, None)
     schemas = await app_schemas(source, settings)
     await _make_surroundings(source, target, epoch, schemas)
     await rename_sequences(source, target, epoch, schemas)
     await rename_types(source, target, epoch, schemas)
+    await _make_lacking(source, target, epoch, plan)
+    return plan
+
+
+async def _make_lacking(source: Connection, target: Connection, epoch: UUID, plan: Plan) -> None:
     there = await made_already(target)
     tables = await _tables(target)
     cursor = await source.execute(_WITH_TABLES)
@@ -121,7 +130,6 @@ async def make_needed(settings: Settings, source: Connection, target: Connection
     ]
     if needed:
         await _make(target, epoch, needed)
-    return plan
 
 
 async def _make_surroundings(source: Connection, target: Connection, epoch: UUID, schemas: Sequence[str]) -> None:
@@ -135,25 +143,28 @@ async def _make_surroundings(source: Connection, target: Connection, epoch: UUID
     except psycopg.Error as error:
         raise translate(error, Side.TARGET, "making schemas", otherwise=SchemaMismatchError) from None
     except TargetError as error:
-        raise SchemaMismatchError(error.message, hint=error.hint) from None
+        raise waited_for(error) from None
 
 
 async def _make(target: Connection, epoch: UUID, entries: Sequence[Entry]) -> None:
     try:
         async with control.under_epoch(target, epoch):
-            await make_entries(target, entries)
+            waiting = await make_entries(target, entries, _MAY_WAIT)
     except TargetError as error:
-        raise SchemaMismatchError(error.message, hint=error.hint) from None
-    log.info("made what is new", objects=[str(entry) for entry in entries])
+        raise waited_for(error) from None
+    if made := [str(entry) for entry in entries if entry not in waiting]:
+        log.info("made what is new", objects=made)
 
 
 async def note_rest(
     settings: Settings, source: Connection, target: Connection, epoch: UUID, plan: Plan, *, renews: bool
 ) -> None:
-    """Record what the target lacks to be made next, and, if it ``renews`` that, what the cutover has to make.
+    """Make the functions that had to wait, and record what the target lacks to be made next.
 
-    A cutover under way has rehearsed its list, and does not go on if the source's schema has changed since.
+    If it ``renews`` that, record what the cutover has to make as well: functions that lack something still, too. A
+    cutover under way has rehearsed its list, and does not go on if the source's schema has changed since.
     """
+    await _make_lacking(source, target, epoch, plan)
     replaced = {
         ("CONSTRAINT", table.schema, f"{table.name} {name}"): drop
         for (table, name), drop in (await replaced_keys(source, target)).items()
@@ -192,7 +203,7 @@ async def note_rest(
         if entry.kind == "MATERIALIZED VIEW" and (entry.kind, entry.schema, entry.name) not in there
     }
     lacking = [
-        replace(entry, sql=replaced.get((entry.kind, entry.schema, entry.name), "") + entry.sql)
+        _in_place_of(replaced.get((entry.kind, entry.schema, entry.name)), entry)
         for entry in entries
         if _is_within(new_views, entry, owners)
         or (
@@ -243,6 +254,13 @@ async def _replace_deferred(target: Connection, entries: Sequence[Entry]) -> Non
         target, [Deferred(position, e.kind, e.schema, e.name, e.sql) for position, e in enumerate(now, start)]
     )
     log.info("what waits for the cutover has changed", statements=len(now))
+
+
+def _in_place_of(drop: str | None, entry: Entry) -> Entry:
+    """An entry after what drops its predecessor; a partitioned table's key then makes those of the partitions, too."""
+    if drop is None:
+        return entry
+    return replace(entry, sql=drop + entry.sql.replace("ALTER TABLE ONLY ", "ALTER TABLE ", 1))
 
 
 def _is_within(

@@ -211,7 +211,7 @@ class Session:
         """Make the indexes and the like of later deploys, beside the stream. False, and a word about it, if refused."""
         try:
             async with connected(self._settings.target, Side.TARGET, "worker index") as target:
-                await make_rest(target, self._lease.epoch)
+                await make_rest(target, self._lease.epoch, may_wait={"VIEW"})
         except TargetError as error:
             log.warning("not made yet, comes with the next start of the stream", reason=error.message)
             return False

@@ -59,6 +59,7 @@ CREATE FUNCTION added() RETURNS int LANGUAGE sql RETURN 7;
 CREATE OR REPLACE VIEW short WITH (security_barrier=true) AS
   SELECT id, word, n AS "New %s {}" FROM words WHERE length(word) < 3;
 CREATE OR REPLACE VIEW shorter AS SELECT id, "New %s {}" FROM short;
+CREATE VIEW shortest AS SELECT "New %s {}" FROM short;
 DROP MATERIALIZED VIEW totals;
 CREATE MATERIALIZED VIEW totals AS SELECT count(*) AS n, max(id) AS id FROM words;
 CREATE INDEX totals_id ON totals (id);
@@ -125,3 +126,39 @@ def test_what_cannot_be_replaced_keeps_the_cutover_from_beginning(
     done = run_command(settings, "cutover")
     assert done.returncode == 0, done.stderr
     assert target.fetch(MADE) == source.fetch(MADE)
+
+
+def test_what_needs_the_new_tables_of_its_own_deploy_comes_with_them(
+    source: Database, target: Database, make_worker: WorkerMaker
+) -> None:
+    """Given functions of new tables and columns, unlogged tables of logged ones and the other way round, then all come.
+
+    A function is there before the cutover, if it can be made by then: a view may call it.
+    """
+    source.execute("CREATE TABLE words (id int PRIMARY KEY, word text)")
+    settings, worker = start_streaming(source, target, make_worker, confirm_delay=0)
+
+    source.execute("""
+        CREATE TABLE tags (id int PRIMARY KEY, tag text); INSERT INTO tags VALUES (1, 'a');
+        CREATE FUNCTION all_tags() RETURNS SETOF tags LANGUAGE sql AS 'SELECT * FROM tags';
+        CREATE FUNCTION tag_of(tags) RETURNS text LANGUAGE sql RETURN $1.tag;
+        CREATE PROCEDURE forget(n int) LANGUAGE sql BEGIN ATOMIC DELETE FROM tags WHERE id = n; END;
+        CREATE VIEW known_tags AS SELECT tag FROM all_tags();
+        CREATE UNLOGGED TABLE seen (at int) INHERITS (tags);
+        CREATE UNLOGGED TABLE base (a int); CREATE TABLE above (id int PRIMARY KEY) INHERITS (base);
+        INSERT INTO above VALUES (1, 2);
+        ALTER TABLE words ADD weight int;
+        CREATE FUNCTION weights() RETURNS SETOF int LANGUAGE sql BEGIN ATOMIC SELECT weight FROM words; END;
+        INSERT INTO words VALUES (1, 'a', 7)
+    """)
+    wait_caught_up(source, target, worker)
+    wait_until(lambda: target.value("SELECT to_regclass('known_tags') IS NOT NULL"), what="the view")
+
+    assert target.fetch("SELECT * FROM known_tags") == [("a",)]
+    assert target.fetch("SELECT * FROM weights()") == [(7,)]
+    assert "waiting until" not in worker.log
+    done = run_command(settings, "cutover")
+    assert done.returncode == 0, done.stderr
+    assert target.fetch(MADE) == source.fetch(MADE)
+    assert target.value("SELECT count(*) FROM pg_class WHERE relname IN ('seen', 'base') AND relpersistence = 'u'") == 2
+    assert differences(source, target) == []
