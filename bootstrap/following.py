@@ -1,23 +1,22 @@
 """Following the source's deploys before the rounds: publications, columns, labels, and what a new dump brings."""
 
-from collections.abc import Sequence
-from typing import Final, LiteralString
+from collections.abc import Collection
 
 import structlog
 
 from bootstrap.attributes import looser_columns
-from bootstrap.columns import read_target_columns
 from bootstrap.entries import Plan
 from bootstrap.evolve import add, look, loosen, settle
 from bootstrap.refresh import FOLLOWED_STEP, make_needed
+from bootstrap.roots import make_partitions
 from bootstrap.schema import STEP as SCHEMA_STEP
-from bootstrap.schema import app_schemas, copy_tables_schema
-from bootstrap.trees import detach_partitions, make_partitions, rename_parents
+from bootstrap.schema import app_schemas
+from bootstrap.trees import detach_partitions, rename_parents
 from bootstrap.work import Work
 from replicator import control
 from replicator.catalog import source_tables
 from replicator.errors import Side, SourceError
-from replicator.model import TableName
+from replicator.model import TableName, TableState
 from replicator.postgres import reporting
 from replicator.source.replanning import UNPUBLISHED_STEP, adjust_publications, reasons_of
 
@@ -33,10 +32,9 @@ async def follow(work: Work, app: str) -> Plan | None:
     if copies and steps.get(FOLLOWED_STEP, {}).get("fingerprint") != app:
         await rename_parents(work.source, work.target, work.epoch)
         await detach_partitions(work.source, work.target, work.epoch)
-        await make_partitions(work.source, work.target, work.epoch, published)
+        await _come_again(work, await make_partitions(work.source, work.target, work.epoch, published))
         plan = await make_needed(work.settings, work.source, work.target, work.epoch)
         schemas = await app_schemas(work.source, work.settings)
-        await _make_unlogged(work, schemas)
         await loosen(work.target, work.epoch, await looser_columns(work.source, work.target, schemas))
     deploy = await look(work.settings, work.source, work.target, published, work.migration.publications)
     if work.makes_schema and (deploy.labels or deploy.columns):
@@ -46,21 +44,12 @@ async def follow(work: Work, app: str) -> Plan | None:
     return plan
 
 
-async def _make_unlogged(work: Work, schemas: Sequence[str]) -> None:
-    """Make the new tables whose rows no publication sends, and nobody misses after a crash: they are empty."""
-    rows = await (await work.source.execute(_UNLOGGED, [list(schemas)])).fetchall()
-    there = await read_target_columns(work.target, [TableName(*row) for row in rows])
-    if new := {name: None for row in rows if (name := TableName(*row)) not in there}:
-        await copy_tables_schema(work.settings, work.source, None, work.target, work.epoch, tables=new)
-
-
-_UNLOGGED: Final[LiteralString] = """
-SELECT n.nspname, c.relname
-  FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
- WHERE c.relkind = 'r' AND c.relpersistence = 'u' AND NOT c.relispartition AND n.nspname = ANY (%s)
-   AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
-                                                        AND d.objid = c.oid AND d.deptype = 'e')
-"""
+async def _come_again(work: Work, roots: Collection[TableName]) -> None:
+    known = await control.read_tables(work.target)
+    if ready := [root for root in sorted(roots) if root in known and known[root].state is TableState.READY]:
+        log.info("partitions have other places: their roots come again", tables=[str(root) for root in ready])
+        async with control.under_epoch(work.target, work.epoch):
+            await control.set_table_states(work.target, ready, TableState.COPYING)
 
 
 async def publish(work: Work) -> None:

@@ -5,19 +5,20 @@ of its index.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Final, LiteralString, NamedTuple
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import psycopg
 import structlog
 from psycopg import sql
 from psycopg.rows import class_row
 
+from bootstrap.types import LEFT
 from replicator import control
 from replicator.errors import SchemaMismatchError, Side
 from replicator.model import TableName
-from replicator.postgres import Connection, qualified, translate
+from replicator.postgres import Connection, qualified, reporting, translate
 
 log = structlog.get_logger(__name__)
 
@@ -224,6 +225,27 @@ async def rename_indexes(source: Connection, target: Connection, epoch: UUID, sc
         log.warning("indexes keep their names", reason=refused.message)
         return
     log.info("renamed indexes", names={str(old): new for old, new in renamed.items()})
+
+
+async def leave_names(
+    source: Connection, target: Connection, epoch: UUID, schemas: Sequence[str], tables: Container[TableName]
+) -> None:
+    """Take the names that indexes of these tables have on the source from the target's indexes of other tables.
+
+    Those were dropped, with their tables or alone, or renamed: so they get another name, and stay.
+    """
+    wanted = {(schema, name): table for schema, name, table in await _names(source, schemas)}
+    taken = [
+        TableName(schema, name)
+        for schema, name, table in await _names(target, schemas)
+        if (owner := wanted.get((schema, name), table)) != table and TableName(schema, owner) in tables
+    ]
+    for index in taken:
+        unused = sql.Identifier(f"{LEFT}{uuid4().hex}")
+        with reporting(Side.TARGET, "renaming indexes", SchemaMismatchError):
+            async with control.under_epoch(target, epoch):
+                await target.execute(sql.SQL("ALTER INDEX {} RENAME TO {}").format(qualified(index), unused))
+        log.info("an index has left its name to the source's", index=str(index))
 
 
 async def _names(connection: Connection, schemas: Sequence[str]) -> set[tuple[str, str, str]]:

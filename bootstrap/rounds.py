@@ -10,6 +10,7 @@ from bootstrap.attributes import different_identities, looser_columns
 from bootstrap.columns import read_target_columns
 from bootstrap.evolve import add, look
 from bootstrap.existing import may_replicate, silence
+from bootstrap.indexes import leave_names
 from bootstrap.jobs import plan_jobs, split_tables
 from bootstrap.keys import CopiedTables, KeyMaker, by_table
 from bootstrap.leaving import forget_left, left_tables
@@ -26,18 +27,20 @@ from bootstrap.places import (
 )
 from bootstrap.refresh import make_needed
 from bootstrap.retyping import fit_types
+from bootstrap.roots import fit_trees
 from bootstrap.schema import app_schemas, copy_schema, copy_tables_schema
 from bootstrap.snapshot import Keeper, keep_snapshot
-from bootstrap.trees import make_partitions, with_relatives
+from bootstrap.trees import with_relatives
 from bootstrap.types import STEP as TYPES_STEP
 from bootstrap.types import note_types
+from bootstrap.unlogged import new_unlogged_tables
 from bootstrap.work import Work, needing_round
 from replicator import control
 from replicator.catalog import PublishedTable, read_shapes
 from replicator.control import TableRecord
 from replicator.errors import Side, SourceError, TargetError
 from replicator.lsn import Lsn, format_lsn
-from replicator.model import TableName, TableState
+from replicator.model import Phase, TableName, TableState
 from replicator.postgres import connect, reporting
 from replicator.shape import Shape
 from replicator.source.slot import create_slot
@@ -178,11 +181,12 @@ class Round:
                 keeper.snapshot,
                 self._work.target,
                 self._work.epoch,
-                tables=await with_relatives(keeper.connection, self._work.target, absent),
+                tables=await with_relatives(keeper.connection, self._work.target, absent)
+                | await new_unlogged_tables(self._work, keeper.connection),
             )
             places = await find_places(self._work.target, tables)
         if self._work.makes_schema:
-            await make_partitions(keeper.connection, self._work.target, self._work.epoch, tables)
+            await fit_trees(keeper.connection, self._work.target, self._work.epoch, tables)
         require_places(tables, places)
         if not self._work.makes_schema:
             await self._silence(list(places.values()), replica=replica)
@@ -247,6 +251,11 @@ def _pending(table: PublishedTable, lsn: Lsn, shape: Shape | None) -> TableRecor
 
 async def make_keys(work: Work, copied: CopiedTables, published: Sequence[PublishedTable]) -> None:
     """Make the keys of tables as they are copied, until there will be no more of them."""
+    if work.makes_schema and work.migration.phase is not Phase.BOOTSTRAP:
+        schemas = await app_schemas(work.source, work.settings)
+        waiting = [table for table in published if work.states.get(table.table) is not TableState.READY]
+        parts = {name for table in waiting for name in (table.table, *(part.table for part in table.parts))}
+        await leave_names(work.source, work.target, work.epoch, schemas, parts)
     statements = by_table(await control.read_keys(work.target), published)
     maker = KeyMaker(
         work.settings, work.epoch, statements, lambda names: work.show(dict.fromkeys(names, TableState.READY))

@@ -4,8 +4,8 @@ Everything that is done is recorded on the target in the transaction that did it
 the last one ended: tables that are copied stay, the others come again in a round with a snapshot of its own.
 """
 
-from collections.abc import Iterable, Mapping
-from contextlib import nullcontext
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from uuid import UUID
 
 import structlog
@@ -16,6 +16,7 @@ from bootstrap.following import follow, publish
 from bootstrap.indexes import rename_indexes
 from bootstrap.keys import ANALYZE_STEP, CopiedTables, analyze_roots, make_rest
 from bootstrap.leaving import note_left
+from bootstrap.making import waited_for
 from bootstrap.names import follow_names
 from bootstrap.parallel import run_all
 from bootstrap.passing import pass_over
@@ -24,13 +25,14 @@ from bootstrap.rounds import Round, make_keys
 from bootstrap.schema import STEP as SCHEMA_STEP
 from bootstrap.schema import app_schemas
 from bootstrap.start import begin
+from bootstrap.unlogged import make_unlogged
 from bootstrap.work import Copying, Work, needing_round
 from monitoring.metrics import Metrics
 from replicator import control
 from replicator.catalog import PublishedTable
 from replicator.config import Settings
 from replicator.control import TableRecord
-from replicator.errors import Side
+from replicator.errors import Side, TargetError
 from replicator.model import Phase, TableName, TableState
 from replicator.postgres import connected, reporting
 
@@ -72,16 +74,18 @@ class Bootstrap:
         seen = Fingerprint(app, await read_ours(self._work.source, self._work.migration))
         if is_new:
             await Round(self._work).run(is_main=True)
-        else:
-            plan = await follow(self._work, app)
-        while await self._is_unfinished():
-            await Round(self._work).run(is_main=False)
+        with self._refusals():
+            if not is_new:
+                plan = await follow(self._work, app)
+            while await self._is_unfinished():
+                await Round(self._work).run(is_main=False)
         await pass_over(self._work.target, self._work.epoch)
         if self._work.makes_schema:
             schemas = await app_schemas(self._work.source, self._work.settings)
             await rename_views(self._work.source, self._work.target, self._work.epoch, schemas)
             await rename_indexes(self._work.source, self._work.target, self._work.epoch, schemas)
         if plan is not None:
+            await make_unlogged(self._work)
             renews = self._work.migration.phase is not Phase.CUTOVER
             await note_rest(
                 self._work.settings, self._work.source, self._work.target, self._work.epoch, plan, renews=renews
@@ -93,6 +97,16 @@ class Bootstrap:
             await analyze_roots(self._work.target, self._work.epoch)
         log.info("all tables are ready", tables=len(self._work.states))
         return seen
+
+    @contextmanager
+    def _refusals(self) -> Iterator[None]:
+        """What the target refuses is waited for once the stream has begun: before, somebody looks on."""
+        try:
+            yield
+        except TargetError as error:
+            if type(error) is not TargetError or self._work.migration.phase is Phase.BOOTSTRAP:
+                raise
+            raise waited_for(error) from None
 
     async def _is_unfinished(self) -> bool:
         """Whether a table needs a round, once those that are copied already are ready."""

@@ -22,7 +22,7 @@ from replicator.postgres import Connection, qualified, translate
 log = structlog.get_logger(__name__)
 
 LEFT: Final = "replicator_left_"
-"""What the names of the target's types begin with that have left theirs to others."""
+"""What the names of the target's types and indexes begin with that have left theirs to others."""
 
 STEP: Final = "types"
 """The step that records what the types of the source were called when the target's got their names."""

@@ -48,6 +48,8 @@ SELECT attname, format_type(atttypid, atttypmod), pg_get_expr(adbin, adrelid)
         "DROP STATISTICS st; CREATE STATISTICS st ON v, n FROM t2",
         "DROP INDEX p_u; CREATE UNIQUE INDEX p_u ON p (v, r)",
         "DROP INDEX p_u; CREATE INDEX p_u ON t1 (v, n)",
+        "ALTER TABLE p DROP CONSTRAINT p_pkey, ADD CONSTRAINT p_pkey PRIMARY KEY (r, id)",
+        "ALTER TABLE p ADD CONSTRAINT p_k UNIQUE (r, v)",
     ],
 )
 def test_law_4_indexes_and_statistics_that_are_others_under_their_names_are_the_sources_after_the_cutover(
@@ -211,3 +213,34 @@ def test_law_4_columns_whose_rows_nobody_sends_keep_no_type_that_was_made_anew(
     assert done.returncode == 0, done.stderr
     assert target.fetch(COLUMNS) == source.fetch(COLUMNS)
     assert target.fetch("SELECT v FROM sums") == source.fetch("SELECT v FROM sums")
+
+
+def test_a_new_table_may_have_the_names_of_a_dropped_ones_indexes(
+    source: Database, target: Database, make_worker: WorkerMaker
+) -> None:
+    """Given indexes of a table that is dropped, or still there without them, then a new one's have their names."""
+    source.execute(TABLES)
+    settings, worker = start_streaming(source, target, make_worker, confirm_delay=0)
+
+    source.execute(
+        "DROP TABLE t2; DROP INDEX by_v, by_n;"
+        "CREATE TABLE t3 (id int, v text, n int, CONSTRAINT t2_pkey PRIMARY KEY (id));"
+        "CREATE UNIQUE INDEX by_v ON t3 (v); CREATE INDEX by_n ON t3 (n); INSERT INTO t3 VALUES (1, 'a', 2)"
+    )
+    wait_caught_up(source, target, worker)
+    source.execute("INSERT INTO t1 SELECT n, 'same', n FROM generate_series(20, 22) n")  # by_v forbids it no more
+    wait_until(lambda: "waiting until" in worker.log, what="a pause")
+    remedy = target.value("SELECT error->>'hint' FROM replicator.migration").removeprefix("Run on the target: ")
+    target.execute(remedy.removesuffix("; the worker goes on by itself then."))
+    wait_caught_up(source, target, worker)
+    done = run_command(settings, "cutover")
+
+    assert done.returncode == 0, done.stderr
+    assert differences(source, target) == []
+    assert sorted(target.fetch(f"{NAMES} AND tablename = 't3'")) == sorted(
+        source.fetch(f"{NAMES} AND tablename = 't3'")
+    )
+    assert target.fetch(f"{NAMES} AND starts_with(indexname, 'replicator_left_')") != []  # of t1 and t2: both are kept
+
+
+NAMES: Final = "SELECT indexname FROM pg_indexes WHERE schemaname = 'public'"
