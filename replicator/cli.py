@@ -282,7 +282,8 @@ def _root(
 
 
 def main() -> None:
-    """The console script."""
+    """The console script. Until a command has begun, which takes a moment, Ctrl-C ends it without a word."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     _spare_the_collector()
     app()
 

@@ -4,19 +4,24 @@ No traceback, the exit code of the design page, nothing left behind on either se
 """
 
 import json
+import signal
+import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 from psycopg.conninfo import make_conninfo
 
 from replicator.demo.servers import Server
+from replicator.demo.worker import command
 from tests.fixtures.databases import Database, new_source, settings_for
 from tests.fixtures.pooler import pooler
 from tests.fixtures.servers import SOURCE_MAJOR, AnyServer, ServerMaker
 from tests.fixtures.traces import traces
+from tests.fixtures.waiting import wait_until
 from tests.fixtures.worker import run_command
 
 SECRET = "not-the-one"
@@ -222,3 +227,20 @@ def test_a_status_that_goes_on_is_no_document(source: Database, target: Database
 
     assert done.returncode == 2
     assert "use one of them" in done.stderr
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="looks for the signals that a process handles")
+def test_an_interrupt_while_a_command_is_loaded_prints_nothing() -> None:
+    """Given Ctrl-C before the command has begun, then it ends by the signal, without a traceback."""
+    with subprocess.Popen([command(), "check"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        wait_until(lambda: _handles_interrupts(process.pid), what="the interpreter", interval=0.001)
+        wait_until(lambda: not _handles_interrupts(process.pid), what="the program", interval=0.001)
+        process.send_signal(signal.SIGINT)
+        output = process.communicate(timeout=30)
+
+    assert (process.returncode, *output) == (-signal.SIGINT, "", "")
+
+
+def _handles_interrupts(pid: int) -> bool:
+    caught = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("SigCgt"))
+    return bool(int(caught.split()[1], 16) >> (signal.SIGINT - 1) & 1)
