@@ -1,6 +1,6 @@
 """Following the source's deploys before the rounds: publications, columns, labels, and what a new dump brings."""
 
-from collections.abc import Collection
+from collections.abc import Set
 
 import structlog
 
@@ -32,7 +32,6 @@ async def follow(work: Work, app: str) -> Plan | None:
     if copies and steps.get(FOLLOWED_STEP, {}).get("fingerprint") != app:
         await rename_parents(work.source, work.target, work.epoch)
         await detach_partitions(work.source, work.target, work.epoch)
-        await _come_again(work, await make_partitions(work.source, work.target, work.epoch, published))
         plan = await make_needed(work.settings, work.source, work.target, work.epoch)
         schemas = await app_schemas(work.source, work.settings)
         await loosen(work.target, work.epoch, await looser_columns(work.source, work.target, schemas))
@@ -41,15 +40,16 @@ async def follow(work: Work, app: str) -> Plan | None:
         await add(work.target, work.epoch, deploy)
         deploy = await look(work.settings, work.source, work.target, published, work.migration.publications)
     await settle(work.target, work.epoch, deploy)
+    if copies:  # whatever has been followed: a root may have got its new name only now
+        await _come_again(work, await make_partitions(work.source, work.target, work.epoch, published))
     return plan
 
 
-async def _come_again(work: Work, roots: Collection[TableName]) -> None:
-    known = await control.read_tables(work.target)
-    if ready := [root for root in sorted(roots) if root in known and known[root].state is TableState.READY]:
-        log.info("partitions have other places: their roots come again", tables=[str(root) for root in ready])
+async def _come_again(work: Work, roots: Set[TableName]) -> None:
+    if known := sorted((await control.read_tables(work.target)).keys() & roots):
+        log.info("partitions have other places: their roots come again", tables=[str(root) for root in known])
         async with control.under_epoch(work.target, work.epoch):
-            await control.set_table_states(work.target, ready, TableState.COPYING)
+            await control.set_table_states(work.target, known, TableState.COPYING)
 
 
 async def publish(work: Work) -> None:

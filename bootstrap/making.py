@@ -57,7 +57,7 @@ def _refusal(error: psycopg.Error, entry: Entry) -> ReplicatorError:
     failure = translate(error, Side.TARGET, f"making {entry}", otherwise=TargetError)
     if error.sqlstate in _EXISTS:
         failure.hint = (
-            f"Drop or rename what has that name on the target, {_THEN_START}; before anything was copied, empty the "
+            f"Drop or rename what has that name on the target; {_THEN_START}; before anything was copied, empty the "
             "target database instead, or set REPLICATOR_SCHEMA=existing if its schema is yours."
         )
     elif error.sqlstate in _LACKS:
@@ -66,9 +66,9 @@ def _refusal(error: psycopg.Error, entry: Entry) -> ReplicatorError:
             f"REPLICATOR_EXCLUDE_SCHEMAS names; {_THEN_START}."
         )
     elif error.sqlstate == _FORBIDDEN:
-        failure.hint = f"Give the role of TARGET_DATABASE_URL the right to do that, {_THEN_START}."
+        failure.hint = f"Give the role of TARGET_DATABASE_URL the right to do that; {_THEN_START}."
     elif isinstance(failure, TargetError):
-        failure.hint = f"Remove the reason on the target, {_THEN_START}: what is made already is kept."
+        failure.hint = f"Remove the reason on the target; {_THEN_START}: what is made already is kept."
     return failure
 
 

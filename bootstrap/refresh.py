@@ -191,7 +191,12 @@ async def note_rest(
         if entry.kind in _REPRINTED and name in replaced and await control.was_made_by(target, *name, entry.sql):
             del replaced[name]
             there.add(name)
-    gone = [index for index in indexes if ("INDEX", header_name(index.schema), header_name(index.name)) in replaced]
+    gone = [
+        index
+        for index in indexes
+        if (name := ("INDEX", header_name(index.schema), header_name(index.name))) in replaced
+        and owners.get(name) in tables  # not of one whose new name the target lacks yet
+    ]
     there -= {
         (kind, header_name(index.schema), header_name(index.name))
         for index in await indexes_below(target, gone)

@@ -5,7 +5,7 @@ that has left its place, makes the root come again: its round empties the tree, 
 Source: PostgreSQL documentation, CREATE TABLE (PARTITION OF), ALTER TABLE (ATTACH PARTITION).
 """
 
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence, Set
 from typing import Final, LiteralString, NamedTuple
 from uuid import UUID
 
@@ -72,11 +72,12 @@ async def make_partitions(
 
     Raises SchemaMismatchError with the statement that the target refused for another reason.
     """
-    roots = _roots(published)
+    if not (roots := _roots(published)):
+        return set()
     members, ours = await _members(source, roots), await read_places(source)
     await _rename_partitions(target, epoch, members)
     there, theirs = await read_tables(target), await read_places(target)
-    again = {root for root in roots.values() if root in there and not _is_like(root, ours, theirs, there)}
+    again = _unlike({root for root in roots.values() if root in there}, ours, theirs, there)
     for member in members:
         if member.table in there or member.root in again or member.root not in there:
             continue
@@ -93,15 +94,18 @@ async def make_partitions(
     return again
 
 
-async def _rename_partitions(target: Connection, epoch: UUID, members: Iterable[_Member]) -> None:
+async def _rename_partitions(target: Connection, epoch: UUID, members: Sequence[_Member]) -> None:
     """A partition with the place of another one, which the target lacks, is that one under its former name."""
-    there, theirs = await read_tables(target), await read_places(target)
-    names = {place: table for table, place in theirs.items()}
-    known = {member.table for member in members}
+    known, there, names = {member.table for member in members}, await read_tables(target), await _names(target)
     for member in members:
-        old = names.get(member.place)
-        if old is not None and old not in known and member.table not in there:
+        old = None if member.table in there else names.get(member.place)
+        if old is not None and old not in known:
             await rename(target, epoch, old, member.table)
+            names = await _names(target)  # what lies below it has another place now
+
+
+async def _names(target: Connection) -> dict[Place, TableName]:
+    return {place: table for table, place in (await read_places(target)).items()}
 
 
 async def fit_trees(source: Connection, target: Connection, epoch: UUID, published: Iterable[PublishedTable]) -> None:
@@ -112,9 +116,9 @@ async def fit_trees(source: Connection, target: Connection, epoch: UUID, publish
     """
     roots = _roots(published)
     members, ours, theirs = await _members(source, roots), await read_places(source), await read_places(target)
-    for table, place in _below(roots.values(), theirs).items():
-        if ours.get(table) != place:
-            await detach(target, epoch, table, place.parent)
+    for table in _below(set(roots.values()), theirs):
+        if ours.get(table) != theirs[table]:
+            await detach(target, epoch, table, theirs[table].parent)
     places, there, left = await read_places(target), await read_tables(target), await left_tables(target)
     for member in members:
         if member.table in places:
@@ -144,24 +148,26 @@ async def _members(source: Connection, roots: Mapping[int, TableName]) -> list[_
     ]
 
 
-def _is_like(
-    root: TableName, ours: Mapping[TableName, Place], theirs: Mapping[TableName, Place], there: Container[TableName]
-) -> bool:
-    """Whether no partition of either tree has another place on the target, or none though its table is there."""
-    mine, other = _below([root], ours), _below([root], theirs)
-    return all(mine.get(table) == place for table, place in other.items()) and all(
-        table in other or table not in there for table in mine
-    )
+def _unlike(
+    roots: Set[TableName],
+    ours: Mapping[TableName, Place],
+    theirs: Mapping[TableName, Place],
+    there: Container[TableName],
+) -> set[TableName]:
+    """The roots with a partition that has another place on the target, or none though its table is there."""
+    misplaced = {root for table, root in _below(roots, theirs).items() if ours.get(table) != theirs[table]}
+    return misplaced | {root for table, root in _below(roots, ours).items() if table in there and table not in theirs}
 
 
-def _below(roots: Iterable[TableName], places: Mapping[TableName, Place]) -> dict[TableName, Place]:
-    """The partitions below these, in any depth."""
-    found: dict[TableName, Place] = {}
-    level = set(roots)
-    while level:
-        below = {table: place for table, place in places.items() if place.parent in level}
-        found |= below
-        level = set(below)
+def _below(roots: Set[TableName], places: Mapping[TableName, Place]) -> dict[TableName, TableName]:
+    """The partitions below these, in any depth, each with its root."""
+    found: dict[TableName, TableName] = {}
+    for table, place in places.items():
+        top = place.parent
+        while top not in roots and top in places:
+            top = places[top].parent
+        if top in roots:
+            found[table] = top
     return found
 
 

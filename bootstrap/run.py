@@ -79,13 +79,14 @@ class Bootstrap:
                 plan = await follow(self._work, app)
             while await self._is_unfinished():
                 await Round(self._work).run(is_main=False)
+            if plan is not None:
+                await make_unlogged(self._work)
         await pass_over(self._work.target, self._work.epoch)
         if self._work.makes_schema:
             schemas = await app_schemas(self._work.source, self._work.settings)
             await rename_views(self._work.source, self._work.target, self._work.epoch, schemas)
             await rename_indexes(self._work.source, self._work.target, self._work.epoch, schemas)
         if plan is not None:
-            await make_unlogged(self._work)
             renews = self._work.migration.phase is not Phase.CUTOVER
             await note_rest(
                 self._work.settings, self._work.source, self._work.target, self._work.epoch, plan, renews=renews

@@ -41,8 +41,8 @@ SELECT n.nspname, c.relname
 async def rename_parents(source: Connection, target: Connection, epoch: UUID) -> None:
     """Give partitioned tables of the target the names that they have on the source by now.
 
-    Changes travel leaf by leaf, so no change is about them, and it may be done at once. One was renamed if its name is
-    gone, and all its partitions that are there have one parent of another name, which the target lacks.
+    Where changes travel leaf by leaf, no change is about them, and it may be done at once. One was renamed if its name
+    is gone, and all its partitions that are there have one parent of another name, which the target lacks.
     """
     while renamed := await _renamed_parents(source, target):
         for old, new in renamed.items():
@@ -52,9 +52,10 @@ async def rename_parents(source: Connection, target: Connection, epoch: UUID) ->
 async def _renamed_parents(source: Connection, target: Connection) -> dict[TableName, TableName]:
     ours, theirs = await _parents(source), await _parents(target)
     here, there = await read_tables(source), await read_tables(target)
+    published = await control.read_tables(target)  # one that is published as one waits for the stream to come to it
     now: dict[TableName, set[TableName]] = defaultdict(set)
     for partition, parent in theirs.items():
-        if partition in ours and parent not in here:
+        if partition in ours and parent not in here and parent not in published:
             now[parent].add(ours[partition])
     return {old: next(iter(names)) for old, names in now.items() if len(names) == 1 and names.isdisjoint(there)}
 

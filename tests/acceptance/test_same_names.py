@@ -244,3 +244,24 @@ def test_a_new_table_may_have_the_names_of_a_dropped_ones_indexes(
 
 
 NAMES: Final = "SELECT indexname FROM pg_indexes WHERE schemaname = 'public'"
+
+
+def test_what_the_target_refuses_of_a_new_table_is_waited_for(
+    source: Database, target: Database, make_worker: WorkerMaker
+) -> None:
+    """Given a view of the operator's with the new table's name, then the worker tells, and goes on once it is free."""
+    source.execute(TABLES)
+    settings, worker = start_streaming(source, target, make_worker, confirm_delay=0)
+    target.execute("CREATE VIEW t3 AS SELECT 1 AS id")
+
+    source.execute("CREATE TABLE t3 (id int PRIMARY KEY); INSERT INTO t3 VALUES (1); INSERT INTO t2 VALUES (1, 'b', 3)")
+    wait_until(lambda: "waiting until" in worker.log, what="a pause")
+    error = target.value("SELECT error FROM replicator.migration")
+    assert "table public.t3" in error["message"]
+    assert error["hint"] == "Drop or rename what has that name on the target; the worker goes on by itself then."
+    target.execute("DROP VIEW t3")
+    wait_caught_up(source, target, worker)
+    done = run_command(settings, "cutover")
+
+    assert done.returncode == 0, done.stderr
+    assert differences(source, target) == []

@@ -84,11 +84,46 @@ def test_law_4_a_tree_that_is_published_as_one_becomes_the_sources(
 
     assert done.returncode == 0, done.stderr
     assert "waiting until" not in worker.log
+    assert not ("come again" in worker.log and transactions is CASES["another name"])
     assert run_command(settings, "cleanup").returncode == 0
     source.execute("DROP PUBLICATION mine", superuser=True)
     for table in dropped_tables(source, target):
         target.execute(f"DROP TABLE {table}")
     assert "\n".join(unified_diff(dumped_schema(source, settings), dumped_schema(target, settings), n=1)) == ""
+
+
+@pytest.mark.parametrize("partition", [True, False], ids=["with a new partition", "alone"])
+def test_changes_of_a_root_come_under_both_of_its_names(
+    source: Database, target: Database, make_worker: WorkerMaker, *, partition: bool
+) -> None:
+    """Given a root that was renamed while its changes were on their way, then they arrive, and so do later ones."""
+    source.execute("CREATE PUBLICATION mine FOR ALL TABLES WITH (publish_via_partition_root)", superuser=True)
+    source.execute(TREE)
+    settings, worker = start_streaming(source, target, make_worker, publications="mine", confirm_delay=0)
+
+    worker.kill()
+    source.execute("UPDATE parts SET v = 'before' WHERE id < 9")
+    source.execute("ALTER TABLE parts RENAME TO whole")
+    if partition:
+        source.execute("CREATE TABLE whole_5 PARTITION OF whole FOR VALUES FROM (50) TO (60)")
+    source.execute("INSERT INTO whole VALUES (55, 'new'); UPDATE whole SET v = 'after' WHERE id = 3")
+    worker.start()
+
+    wait_until(lambda: "waiting until" in worker.log, what="a pause")
+    remedy = target.value("SELECT error->>'hint' FROM replicator.migration")
+    assert (
+        remedy
+        == 'Run on the target: ALTER TABLE "public"."parts" RENAME TO "whole"; the worker goes on by itself then.'
+    )
+    assert target.value("SELECT count(*) FROM parts WHERE v = 'before'") == 8
+    target.execute("ALTER TABLE parts RENAME TO whole")
+    wait_caught_up(source, target, worker)
+    wait_until(lambda: differences(source, target) == [], what="equal sides")
+    done = run_command(settings, "cutover")
+
+    assert done.returncode == 0, done.stderr
+    assert target.value("SELECT count(*) FROM whole WHERE v IN ('before', 'new', 'after')") == 9
+    assert bool(target.value("SELECT to_regclass('whole_5')")) is partition
 
 
 def dropped_tables(source: Database, target: Database) -> set[str]:
