@@ -1,12 +1,16 @@
 """What all benchmarks with two servers share: options, servers, turns, and the report."""
 
 import argparse
+import compileall
 import contextlib
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
+import bootstrap
+import monitoring
+import replicator
 from tests.benchmarks.options import finish, tell
 from tests.benchmarks.report import Comparison, Measure, Series, environment, print_report
 from tests.benchmarks.servers import running, version
@@ -20,6 +24,7 @@ _LOOK: Final = 2.0
 COMMON_NOTES: Final = (
     f"both sides PostgreSQL {MAJOR} on one machine, fsync, full-page writes and autovacuum off, no checkpoint inside "
     "of a run: what is measured is the programs, not the disk",
+    "replicator starts from bytecode, as a package does that pip installed",
 )
 
 
@@ -55,6 +60,8 @@ def _run(options: argparse.Namespace, measure: Callable[[Lab], Iterable[Comparis
 @contextlib.contextmanager
 def laboratory(timeout: float) -> Iterator[Lab]:
     """Both servers, which stop at the end; ``timeout``: seconds for one run."""
+    for package in (replicator, bootstrap, monitoring):
+        compileall.compile_dir(package.__path__[0], quiet=1)
     with (
         tempfile.TemporaryDirectory(prefix="replicator-benchmark-") as folder,
         running("source", MAJOR) as source,
