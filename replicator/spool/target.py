@@ -15,9 +15,19 @@ from replicator.apply.stages import Stages
 from replicator.apply.statements import TargetTable, truncate
 from replicator.apply.target import Target
 from replicator.control import NO_TABLE, TableRecord
-from replicator.errors import ApplyError, Side, TargetError
+from replicator.errors import ApplyError, SchemaMismatchError, Side, TargetError
 from replicator.lsn import INVALID, Lsn
-from replicator.model import Change, Delete, Insert, LogicalMessage, TableState, Transaction, Truncate, Update
+from replicator.model import (
+    Change,
+    Delete,
+    Insert,
+    LogicalMessage,
+    Relation,
+    TableState,
+    Transaction,
+    Truncate,
+    Update,
+)
 from replicator.postgres import Connection, reporting, translate
 from replicator.spool.lines import Reader, encode
 from replicator.spool.split import part
@@ -163,7 +173,8 @@ class HoldingTarget(Target):
     async def drain(self, tables: Iterable[int], size: int) -> list[Batch]:
         """Apply and drop what was spooled of these tables, about ``size`` bytes, in one transaction.
 
-        A table that has nothing left in the spool streams from here on.
+        A table that has nothing left in the spool streams from here on. Raises SchemaMismatchError for a chunk that the
+        target cannot take, once what lies before it is applied: that does fit, and may not once the target follows.
         """
         batches: list[Batch] = []
         emptied: list[int] = []
@@ -172,9 +183,17 @@ class HoldingTarget(Target):
         for oid in list(tables)[:_TABLES_AT_ONCE]:
             last = 0
             while size > 0 and (chunks := await self._read(oid, last)):
-                batches.append(await self._apply_chunks([chunk.data for chunk in chunks]))
-                last = chunks[-1].number
-                size -= sum(len(chunk.data) for chunk in chunks)
+                batch = Batch(self.rule)
+                batches.append(batch)
+                try:
+                    for chunk in chunks:
+                        await self._fold(chunk.data, batch)
+                        last, size = chunk.number, size - len(chunk.data)
+                except SchemaMismatchError:
+                    if not any(done.transactions for done in batches):
+                        raise
+                    size = 0
+                await super().run(batch)
             if size > 0:
                 emptied.append(oid)
             with reporting(Side.TARGET, "dropping what was applied", TargetError):
@@ -192,14 +211,14 @@ class HoldingTarget(Target):
         with reporting(Side.TARGET, "reading the spool", TargetError):
             return await control.read_chunks(self._connection, oid, after, _READ_BYTES)
 
-    async def _apply_chunks(self, chunks: Sequence[bytes]) -> Batch:
-        batch = Batch(self.rule)
-        for transaction in (item for chunk in chunks for item in self._lines.decode(chunk)):
+    async def _fold(self, chunk: bytes, batch: Batch) -> None:
+        """All of a chunk or, where SchemaMismatchError is raised, nothing of it."""
+        transactions = list(self._lines.decode(chunk))
+        for transaction in transactions:
             for relation in batch.unfamiliar(transaction):
                 await self.prepare(relation, transaction.commit_lsn)
+        for transaction in transactions:
             batch.add(transaction)
-        await super().run(batch)
-        return batch
 
     def _is_ready(self, oid: int) -> bool:
         record = self._records.get(oid)
@@ -219,17 +238,30 @@ def _delete_all(table: TargetTable) -> sql.Composed:
 
 
 def _chunks(transactions: Sequence[Transaction]) -> Iterator[list[Transaction]]:
-    """Put small ones together; one that is larger is a chunk of its own."""
+    """Put small ones of a table together, as long as it has one shape; one that is larger is a chunk of its own."""
     chunk: list[Transaction] = []
     size = 0
+    relation: Relation | None = None
     for item in transactions:
         added = sum(map(_size, item.changes))
-        if chunk and size + added > _CHUNK_BYTES:
+        if chunk and (size + added > _CHUNK_BYTES or _relation(item.changes[0]) != relation):
             yield chunk
             chunk, size = [], 0
         chunk.append(item)
         size += added
+        relation = _relation(item.changes[-1])
     yield chunk
+
+
+def _relation(change: Change) -> Relation | None:
+    """Of a change that was parted: it is about one table, or none."""
+    match change:
+        case LogicalMessage():
+            return None
+        case Truncate():
+            return change.relations[0]
+        case _:
+            return change.relation
 
 
 def _size(change: Change) -> int:

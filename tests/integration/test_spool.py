@@ -3,13 +3,14 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from uuid import uuid4
 
 import pytest
 
 from monitoring.metrics import Metrics
 from replicator import control
-from replicator.errors import FencedError
+from replicator.errors import FencedError, SchemaMismatchError
 from replicator.lag import LagTracker
 from replicator.model import LogicalMessage, Relation, TableState, Transaction, Truncate
 from replicator.pulse import Counters
@@ -175,6 +176,24 @@ async def test_law_1_two_sessions_of_one_worker_do_not_both_spool_or_drain(spool
             await late.drain(INTERVAL)
 
     assert (spooled.ids("ready"), spooled.ids("copied")) == ([1], [1])
+
+
+async def test_what_the_target_takes_as_it_is_leaves_the_spool_before_its_operator_is_asked_for_a_statement(
+    spooled: Spooled,
+) -> None:
+    """Given a column that was renamed in between, then the rows from before it are in when the target follows."""
+    renamed = replace(spooled.copied, columns=(replace(spooled.copied.columns[0], name="number"),))
+    await spooled.streamed(spooled.both(1, 6000), transaction(insert(renamed, "2"), lsn=6100))
+    spooled.finish_copy()
+
+    for _ in range(2):
+        with pytest.raises(SchemaMismatchError, match=r"column id of public\.copied is NOT NULL"):
+            await spooled.drained()
+        assert (spooled.ids("copied"), spooled.chunks) == ([1], 1)
+    spooled.applier.execute("ALTER TABLE copied RENAME id TO number")
+    await spooled.drained()
+
+    assert spooled.applier.rows("SELECT number FROM copied ORDER BY number") == [(1,), (2,)]
 
 
 async def test_a_table_that_is_held_again_streams_only_after_what_was_spooled(spooled: Spooled) -> None:
