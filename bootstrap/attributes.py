@@ -36,7 +36,13 @@ SELECT n.nspname AS schema, c.relname AS relation, k.conname AS name, false AS r
 
 _IDENTITIES: Final[LiteralString] = """
 SELECT n.nspname AS schema, c.relname AS relation, a.attname AS name, a.attidentity::text AS identity,
-       a.atthasdef AS has_default
+       a.atthasdef AS has_default,
+       ARRAY (SELECT ARRAY[sn.nspname::text, s.relname::text]
+                FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_class s ON s.oid = d.objid AND s.relkind = 'S'
+                JOIN pg_catalog.pg_namespace sn ON sn.oid = s.relnamespace
+               WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.refclassid = 'pg_catalog.pg_class'::regclass
+                 AND d.refobjid = c.oid AND d.refobjsubid = a.attnum AND d.deptype IN ('a', 'i')
+               ORDER BY d.deptype DESC) AS sequences
   FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
   JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
  WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND a.attgenerated = '' AND n.nspname = ANY (%s)
@@ -71,28 +77,38 @@ _KINDS: Final[Mapping[str, LiteralString]] = {"a": "ALWAYS", "d": "BY DEFAULT"}
 
 
 class _Identity(NamedTuple):
-    """A column and whether the server numbers it: ``identity`` is "a", "d", or empty."""
+    """A column and whether the server numbers it: ``identity`` is "a", "d", or empty.
+
+    Of the ``sequences`` that the column owns, that of the identity comes first.
+    """
 
     schema: str
     relation: str
     name: str
     identity: str
     has_default: bool
+    sequences: list[list[str]]
 
-    def to_become(self, identity: str) -> str:
-        """The statement that lets the target's column be numbered as the source's."""
-        if not identity:
-            action: LiteralString = "ALTER COLUMN {} DROP IDENTITY"
-        elif self.identity:
-            action = f"ALTER COLUMN {{}} SET GENERATED {_KINDS[identity]}"
-        else:
-            drop: LiteralString = "ALTER COLUMN {} DROP DEFAULT, " if self.has_default else ""
-            action = (
-                f"{drop}ALTER COLUMN {{}} SET NOT NULL, ALTER COLUMN {{}} ADD GENERATED {_KINDS[identity]} AS IDENTITY"
-            )
+    def to_become(self, ours: "_Identity") -> str:
+        """The statements that let the target's column be numbered as the source's."""
+        column = sql.Identifier(self.name)
+        if not ours.identity:
+            return self._alter("ALTER COLUMN {} DROP IDENTITY", column)
+        kind = sql.SQL(_KINDS[ours.identity])
+        if self.identity:
+            return self._alter("ALTER COLUMN {} SET GENERATED {}", column, kind)
+        sequence = sql.Identifier(*ours.sequences[0])
+        statements = [self._alter("ALTER COLUMN {} DROP DEFAULT", column)] if self.has_default else []
+        if ours.sequences[0] in self.sequences:  # one that numbered it before has the name
+            statements.append(sql.SQL("DROP SEQUENCE {}").format(sequence).as_string())
+        add: LiteralString = (
+            "ALTER COLUMN {} SET NOT NULL, ALTER COLUMN {} ADD GENERATED {} AS IDENTITY (SEQUENCE NAME {})"
+        )
+        return "; ".join([*statements, self._alter(add, column, column, kind, sequence)])
+
+    def _alter(self, action: LiteralString, *parts: sql.Composable) -> str:
         table = qualified(TableName(self.schema, self.relation))
-        names = [sql.Identifier(self.name)] * action.count("{}")
-        return sql.SQL("ALTER TABLE {} {}").format(table, sql.SQL(action).format(*names)).as_string()
+        return sql.SQL("ALTER TABLE {} {}").format(table, sql.SQL(action).format(*parts)).as_string()
 
 
 class _Attribute(NamedTuple):
@@ -169,7 +185,7 @@ async def different_identities(
     for our in await _read_identities(source, schemas):
         their = theirs.get(our[:3])
         if their is not None and their.identity != our.identity:
-            found.setdefault(TableName(our.schema, our.relation), []).append(their.to_become(our.identity))
+            found.setdefault(TableName(our.schema, our.relation), []).append(their.to_become(our))
     return found
 
 

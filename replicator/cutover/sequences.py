@@ -22,7 +22,8 @@ _CHUNK: Final = 500
 
 _SEQUENCES: Final[LiteralString] = """
 SELECT c.oid, n.nspname AS schema, c.relname AS name, o.nspname AS owner_schema, t.relname AS owner_table,
-       a.attname AS owner_column, s.seqmin AS minimum, s.seqmax AS maximum,
+       a.attname AS owner_column, coalesce(d.deptype = 'i', false) AS is_identity,
+       s.seqmin AS minimum, s.seqmax AS maximum,
        pg_catalog.has_sequence_privilege(c.oid, 'SELECT') AS readable,
        pg_catalog.has_sequence_privilege(c.oid, 'UPDATE') AS settable,
        pg_catalog.format_type(s.seqtypid, NULL) AS type, s.seqstart AS start, s.seqincrement AS increment,
@@ -50,7 +51,10 @@ SELECT pg_catalog.setval(v.oid::regclass, v.value, v.called)
 
 
 class SequenceInfo(NamedTuple):
-    """A sequence; the owner's names are None unless a column owns it (serial, identity, OWNED BY)."""
+    """A sequence; the owner's names are None unless a column owns it (serial, identity, OWNED BY).
+
+    A column has one identity at most, beside which it may own others: those that numbered it before.
+    """
 
     oid: int
     schema: str
@@ -58,6 +62,7 @@ class SequenceInfo(NamedTuple):
     owner_schema: str | None = None
     owner_table: str | None = None
     owner_column: str | None = None
+    is_identity: bool = False
     minimum: int = 1
     maximum: int = 2**63 - 1
     readable: bool = True
@@ -119,7 +124,10 @@ def pair(
     migrated: Collection[TableName],
     mode: SchemaMode,
 ) -> Pairing:
-    """Match by the column that owns it, else by name. Those of tables that are not ``migrated`` are left alone."""
+    """Match by the column that is numbered, else by the owner, else by name.
+
+    Those of tables that are not ``migrated`` are left alone.
+    """
     source, target = list(source), list(target)
     twins = _twins(source, target)
     pairs, missing, left_out = [], [], []
@@ -145,6 +153,7 @@ def _twins(source: Sequence[SequenceInfo], target: Iterable[SequenceInfo]) -> di
     found: dict[int, SequenceInfo] = {}
     free = {item.oid: item for item in target}
     ways: tuple[Callable[[SequenceInfo], object], ...] = (
+        lambda item: _owned_by(item) if item.is_identity else None,
         lambda item: (_owned_by(item), item.title),
         lambda item: _owned_by(item) if item.owner is not None else None,
         lambda item: item.title,

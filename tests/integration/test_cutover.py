@@ -378,6 +378,32 @@ async def test_a_column_that_is_numbered_otherwise_stops_the_cutover_with_the_st
     assert [row for row in sorted(target.fetch(identities)) if row[0] in ("changed", "gone", "made")] == wanted
 
 
+@pytest.mark.parametrize("keeps", [True, False])
+async def test_law_4_an_identity_that_took_over_from_a_serial_goes_on_with_its_own_numbers(
+    source: Database, target: Database, *, keeps: bool
+) -> None:
+    """Given the serial's sequence, which the target has still, then it is not taken for the identity's."""
+    _both(source, target, "CREATE TABLE made (id serial PRIMARY KEY)")
+    async with streaming(source, target, keyless="exclude") as settings:
+        source.execute("ALTER TABLE made ALTER id DROP DEFAULT")
+        if not keeps:
+            source.execute("DROP SEQUENCE made_id_seq")
+        source.execute(
+            "ALTER TABLE made ALTER id ADD GENERATED ALWAYS AS IDENTITY (START 500); INSERT INTO made DEFAULT VALUES"
+        )
+        with pytest.raises(CutoverError) as refused:
+            await _cutover(settings, rehearse=True)
+        assert isinstance(refused.value, ObstructedError)
+        (remedy,) = [o.remedy for o in refused.value.obstacles if "numbers a column otherwise" in o.message]
+        target.execute(remedy)
+        await _cutover(settings)
+    name = source.value("SELECT pg_get_serial_sequence('made', 'id')")
+    assert target.value("SELECT pg_get_serial_sequence('made', 'id')") == name
+    assert target.value("INSERT INTO made DEFAULT VALUES RETURNING id") == 501
+    sequences = "SELECT relname FROM pg_class WHERE relkind = 'S' AND relname ~ '^made' ORDER BY relname"
+    assert target.fetch(sequences) == source.fetch(sequences)
+
+
 async def test_tables_of_schemas_that_are_not_moved_are_left_as_they_are(source: Database, target: Database) -> None:
     """Given a stand-in for a managed table on the target, then its defaults and checks are none of the cutover's."""
     _both(source, target)
