@@ -10,7 +10,7 @@ from typing import Final, LiteralString, NamedTuple
 from replicator.catalog.published import PublishedTable
 from replicator.catalog.query import fetch
 from replicator.postgres import Connection
-from replicator.shape import Shape, ShapeColumn
+from replicator.shape import UNGUARDED, Shape, ShapeColumn
 
 _COLUMNS: Final[LiteralString] = """
 SELECT attrelid AS oid, attnum AS number, attname AS name, pg_catalog.format_type(atttypid, atttypmod) AS type,
@@ -57,15 +57,35 @@ SELECT u.oid, pg_catalog.concat_ws(' ', 'publication', p.oid, p.xmin)
   FROM units u JOIN pg_catalog.pg_publication_rel r ON r.prrelid = u.relid JOIN published p ON p.oid = r.prpubid
  UNION
 SELECT u.oid, pg_catalog.concat_ws(' ', 'publication', p.oid, p.xmin) FROM units u, published p WHERE p.puballtables
+ UNION
+SELECT u.oid, pg_catalog.concat_ws(' ', 'partition', i.inhrelid, i.inhparent, i.xmin)
+  FROM unnest(%(oids)s::oid[]) u(oid)
+ CROSS JOIN LATERAL (SELECT relid FROM pg_catalog.pg_partition_ancestors(u.oid)
+                      UNION SELECT relid FROM pg_catalog.pg_partition_tree(u.oid)) t
+  JOIN pg_catalog.pg_inherits i ON i.inhrelid = t.relid
+  JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid AND c.relispartition
+ UNION
+SELECT u.oid, %(unguarded)s
+  FROM unnest(%(oids)s::oid[]) u(oid)
+ WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_publication_rel r JOIN published p ON p.oid = r.prpubid
+                    WHERE r.prrelid = u.oid)
 """
-"""What publishes a table. ALTER PUBLICATION … SET (publish = …) makes another xmin, ADD TABLE does not."""
+"""What publishes a table. ALTER PUBLICATION … SET (publish = …) makes another xmin, ADD TABLE does not. A partition is
+published with the table above it: while it is detached nothing is sent of it, and ATTACH makes another xmin."""
 
 _SCHEMA_ENTRIES: Final[LiteralString] = """
  UNION
 SELECT u.oid, pg_catalog.concat_ws(' ', 'schema', s.oid, p.oid, p.xmin)
   FROM units u JOIN pg_catalog.pg_publication_namespace s ON s.pnnspid = u.relnamespace
   JOIN published p ON p.oid = s.pnpubid
+ UNION
+SELECT u.oid, pg_catalog.concat_ws(' ', 'in schema', d.refobjid, d.xmin)
+  FROM units u JOIN pg_catalog.pg_publication_namespace s ON s.pnnspid = u.relnamespace
+  JOIN published p ON p.oid = s.pnpubid
+  JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_class'::regclass AND d.objid = u.relid AND d.objsubid = 0
+   AND d.refclassid = 'pg_catalog.pg_namespace'::regclass
 """
+"""SET SCHEMA makes another xmin of what a table depends on: it may have been elsewhere for a while, and come back."""
 SCHEMAS_SINCE: Final = 150_000
 """The server version from which a publication may name schemas."""
 
@@ -123,7 +143,7 @@ async def _entries(connection: Connection, oids: list[int], publications: Sequen
     query = _ENTRIES
     if connection.info.server_version >= SCHEMAS_SINCE:
         query += _SCHEMA_ENTRIES
-    cursor = await connection.execute(query, {"oids": oids, "publications": list(publications)})
+    cursor = await connection.execute(query, {"oids": oids, "publications": list(publications), "unguarded": UNGUARDED})
     found: dict[int, set[str]] = defaultdict(set)
     for oid, entry in await cursor.fetchall():
         found[oid].add(entry)
