@@ -4,7 +4,7 @@ Each part goes on after a failure and returns what failed; nothing here is undon
 """
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, LiteralString, NamedTuple
 
 import psycopg
@@ -25,7 +25,14 @@ _BRIEF: Final[LiteralString] = "SET LOCAL lock_timeout = '500ms'"
 """The app must not queue behind us for long: VALIDATE takes SHARE UPDATE EXCLUSIVE, adding takes more."""
 
 _CONSTRAINTS: Final[LiteralString] = """
-SELECT t.name AS table, c.conname AS name, c.convalidated AS validated
+SELECT t.name AS table, c.conname AS name, c.convalidated AS validated,
+       ARRAY (SELECT pg_catalog.format('%%I.%%I', n.nspname, f.relname)
+                FROM pg_catalog.pg_class f JOIN pg_catalog.pg_namespace n ON n.oid = f.relnamespace
+               WHERE f.relrowsecurity AND f.relforcerowsecurity
+                 AND (f.oid IN (c.conrelid, c.confrelid)
+                      OR EXISTS (SELECT FROM pg_catalog.pg_partition_ancestors(f.oid) a
+                                  WHERE a.relid::oid IN (c.conrelid, c.confrelid)))
+               ORDER BY n.nspname, f.relname) AS forced
   FROM unnest(%s::text[]) t(name)
   JOIN pg_catalog.pg_constraint c ON c.conrelid = pg_catalog.to_regclass(t.name) AND c.contype = 'f'
 """
@@ -50,7 +57,12 @@ WITH RECURSIVE direct AS (
   SELECT view, needs FROM direct
   UNION SELECT n.view, d.needs FROM needed n JOIN direct d ON d.view = n.needs
 )
-SELECT n.nspname AS schema, c.relname AS name, c.relispopulated AS populated
+SELECT n.nspname AS schema, c.relname AS name, c.relispopulated AS populated,
+       ARRAY (SELECT pg_catalog.format('%%I.%%I', fn.nspname, f.relname)
+                FROM needed d JOIN pg_catalog.pg_class f ON f.oid = d.needs
+                JOIN pg_catalog.pg_namespace fn ON fn.oid = f.relnamespace
+               WHERE d.view = c.oid AND f.relrowsecurity AND f.relforcerowsecurity
+               ORDER BY fn.nspname, f.relname) AS forced
   FROM pg_catalog.pg_class c
   JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
  WHERE c.relkind = 'm' AND pg_catalog.pg_has_role(c.relowner, 'USAGE') AND n.nspname <> ALL (%s)
@@ -60,9 +72,12 @@ SELECT n.nspname AS schema, c.relname AS name, c.relispopulated AS populated
 
 
 class _Constraint(NamedTuple):
+    """``forced`` are those of its two tables, and their partitions, whose policies bind their owner, too."""
+
     table: str
     name: str
     validated: bool
+    forced: list[str]
 
 
 class _Name(NamedTuple):
@@ -71,11 +86,12 @@ class _Name(NamedTuple):
 
 
 class View(NamedTuple):
-    """A materialized view of the target; one that is not ``populated`` cannot be read."""
+    """A materialized view of the target; one that is not ``populated`` cannot be read. ``forced``: as for a key."""
 
     schema: str
     name: str
     populated: bool
+    forced: list[str]
 
 
 async def validate(target: Connection, items: Iterable[Deferred]) -> list[str]:
@@ -83,9 +99,7 @@ async def validate(target: Connection, items: Iterable[Deferred]) -> list[str]:
     keys = [key for key in foreign_keys(item for item in items if item.done).values() if key.checked]
     leaves = await leaves_of(target, keys)
     tables = {key.table for key in keys} | {table_text(leaf) for below in leaves.values() for leaf in below}
-    known = {
-        (row.table, row.name): row.validated for row in await fetch(target, _Constraint, _CONSTRAINTS, list(tables))
-    }
+    known = {(row.table, row.name): row for row in await fetch(target, _Constraint, _CONSTRAINTS, list(tables))}
     failures = []
     for key in keys:
         for statement in _validation(key, leaves.get(key.table), known):
@@ -95,16 +109,28 @@ async def validate(target: Connection, items: Iterable[Deferred]) -> list[str]:
     return failures
 
 
-def _validation(key: ForeignKey, leaves: Sequence[TableName] | None, known: dict[tuple[str, str], bool]) -> list[str]:
+def _validation(
+    key: ForeignKey, leaves: Sequence[TableName] | None, known: Mapping[tuple[str, str], _Constraint]
+) -> list[str]:
     """The statements that make one foreign key complete; none for what is complete, or was dropped meanwhile."""
     name = key.unquoted_name
+    tables = [key.table] if leaves is None else [table_text(leaf) for leaf in leaves]
+    there = [known[table, name] for table in tables if (table, name) in known]
+    checks = [_seeing_all(key.validate(item.table), item.forced) for item in there if not item.validated]
     if leaves is None:
-        return [] if known.get((key.table, name), True) else [key.validate()]
-    below = [table_text(leaf) for leaf in leaves]
-    dropped = bool(below) and not any((leaf, name) in known for leaf in below)
-    if dropped or (key.table, name) in known:
-        return []
-    return [*(key.validate(leaf) for leaf in below if not known.get((leaf, name), True)), key.add()]
+        return checks
+    dropped = bool(tables) and not there
+    return [] if dropped or (key.table, name) in known else [*checks, key.add()]
+
+
+def _seeing_all(statement: str, forced: Iterable[str]) -> str:
+    """With the rows that policies hide from the owner: nobody else comes in between, for they hold again after it."""
+    tables = list(forced)
+    return ";\n".join([
+        *(f"ALTER TABLE {table} NO FORCE ROW LEVEL SECURITY" for table in tables),
+        statement,
+        *(f"ALTER TABLE {table} FORCE ROW LEVEL SECURITY" for table in tables),
+    ])  # fmt: skip
 
 
 async def comment(target: Connection, items: Iterable[Deferred]) -> list[str]:
@@ -130,7 +156,7 @@ async def fill(target: Connection, views: Iterable[View]) -> list[str]:
     failures = []
     for view in views:
         statement = sql.SQL("REFRESH MATERIALIZED VIEW {}").format(sql.Identifier(view.schema, view.name))
-        if reason := await _try(target, statement.as_string()):
+        if reason := await _try(target, _seeing_all(statement.as_string(), view.forced)):
             failures.append(f"materialized view {view.schema}.{view.name}: {reason}")
     return failures
 
