@@ -23,7 +23,7 @@ from bootstrap.lost_keys import lost_keys, replaced_keys
 from bootstrap.making import make_entries, make_schema, waited_for
 from bootstrap.schema import OWNED_KINDS, app_schemas, dump_app, key_statements, owners_of
 from bootstrap.sequences import rename_sequences
-from bootstrap.types import rename_types
+from bootstrap.types import fit_attributes, rename_types
 from replicator import control
 from replicator.config import Settings
 from replicator.control import Deferred
@@ -107,6 +107,7 @@ async def make_needed(settings: Settings, source: Connection, target: Connection
     await _make_surroundings(source, target, epoch, schemas)
     await rename_sequences(source, target, epoch, schemas)
     await rename_types(source, target, epoch, schemas)
+    await fit_attributes(source, target, epoch, schemas)
     await _make_lacking(source, target, epoch, plan)
     return plan
 

@@ -5,7 +5,9 @@ anew under its name with another definition would cut or round what comes, so th
 Source: PostgreSQL documentation, "System Catalogs" (pg_type, pg_range), ALTER TYPE, CREATE TYPE.
 """
 
+from collections import defaultdict
 from collections.abc import Container, Iterator, Mapping, Sequence
+from itertools import takewhile
 from typing import Final, LiteralString
 from uuid import UUID, uuid4
 
@@ -54,6 +56,17 @@ SELECT n.nspname, t.typname,
  WHERE (t.typtype IN ('e', 'd', 'r') OR c.relkind = 'c') AND n.nspname = ANY (%s)
 """
 """Of enums, only that they are ones: their values follow."""
+_ATTRIBUTES: Final[LiteralString] = """
+SELECT n.nspname, c.relname, a.attname,
+       pg_catalog.format_type(a.atttypid, a.atttypmod)
+         || CASE WHEN a.attcollation <> t.typcollation
+                 THEN ' COLLATE ' || a.attcollation::pg_catalog.regcollation::text ELSE '' END
+  FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+  JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+  JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+ WHERE c.relkind = 'c' AND n.nspname = ANY (%s)
+ ORDER BY n.nspname, c.relname, a.attnum
+"""
 _TO_TEXT: Final[LiteralString] = """
 SELECT pg_catalog.format('ALTER TABLE %%1$I.%%2$I ALTER COLUMN %%3$I DROP DEFAULT, '
                            'ALTER COLUMN %%3$I TYPE text USING %%3$I::text', n.nspname, c.relname, a.attname)
@@ -117,6 +130,59 @@ async def rename_types(source: Connection, target: Connection, epoch: UUID, sche
         raise translate(error, Side.TARGET, "renaming types", otherwise=SchemaMismatchError) from None
     for old, new in renamed.items():
         log.info("renamed a type", type=str(old), now=str(new))
+
+
+async def fit_attributes(source: Connection, target: Connection, epoch: UUID, schemas: Sequence[str]) -> None:
+    """Give the target's composite types the attributes that they have on the source.
+
+    Where more than their names are others, values lose what they hold of them: the tables that have such a column come
+    again. Raises SchemaMismatchError with the statement.
+    """
+    ours, theirs = await _attributes(source, schemas), await _attributes(target, schemas)
+    for name in sorted(ours.keys() & theirs.keys()):
+        if ours[name] == theirs[name]:
+            continue
+        statement = sql.SQL("; ").join(_fitting(name, ours[name], theirs[name]))
+        try:
+            async with control.under_epoch(target, epoch):
+                await target.execute(statement)
+        except psycopg.Error as error:
+            failure = translate(error, Side.TARGET, f"altering type {name}", otherwise=SchemaMismatchError)
+            if isinstance(failure, SchemaMismatchError):
+                failure.hint = f"Run on the target: {statement.as_string()}; the worker goes on by itself then."
+            raise failure from None
+        log.info("a type has other attributes", type=str(name))
+
+
+_Attributes = list[tuple[str, str]]
+"""Names and types, in their order."""
+
+
+async def _attributes(connection: Connection, schemas: Sequence[str]) -> dict[TableName, _Attributes]:
+    found: dict[TableName, _Attributes] = defaultdict(list)
+    async with connection.transaction():
+        await connection.execute("SET LOCAL search_path = ''")
+        rows = await (await connection.execute(_ATTRIBUTES, [list(schemas)])).fetchall()
+    for schema, relation, name, kind in rows:
+        found[TableName(schema, relation)].append((name, kind))
+    return found
+
+
+def _fitting(table: TableName, ours: _Attributes, theirs: _Attributes) -> list[sql.Composed]:
+    """Rename them if nothing else is different, by way of names that nothing has; else make those behind the first."""
+    if [kind for _, kind in ours] == [kind for _, kind in theirs]:
+        changed = [(old, new) for (old, _), (new, _) in zip(theirs, ours, strict=True) if old != new]
+        between = [f"replicator_renamed_{number}" for number in range(len(changed))]
+        steps = [(old, name) for (old, _), name in zip(changed, between, strict=True)]
+        steps += [(name, new) for (_, new), name in zip(changed, between, strict=True)]
+        rename = sql.SQL("ALTER TYPE {} RENAME ATTRIBUTE {} TO {}")
+        return [rename.format(qualified(table), *map(sql.Identifier, step)) for step in steps]
+    same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(ours, theirs, strict=False)))
+    actions = [sql.SQL("DROP ATTRIBUTE {}").format(sql.Identifier(name)) for name, _ in theirs[same:]]
+    actions += [
+        sql.SQL("ADD ATTRIBUTE {} {}").format(sql.Identifier(name), sql.SQL(kind)) for name, kind in ours[same:]
+    ]
+    return [sql.SQL("ALTER TYPE {} {}").format(qualified(table), sql.SQL(", ").join(actions))]
 
 
 async def _made_anew(

@@ -5,7 +5,7 @@ root, which the stream does not show; entries tell a table that left a publicati
 sent less for a while. Pure.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Self
 
@@ -38,8 +38,9 @@ class Shape:
     ``of_root``: changes travel under the name of a partitioned table, whose parts are its leaves. ``computed`` are its
     generated columns by attribute number, names and types; ``others`` the names of those and of what the target had
     besides when this was recorded, perhaps dropped on the source.
-    ``labels`` are the values of the enums in its columns, by object id: that is what rows hold. An earlier version
-    recorded no ``labels``, so that all are new, and no ``computed``: None says that those are not known.
+    ``labels`` are the values of the enums in its columns, by object id: that is what rows hold. ``attributes`` are
+    those of the composite types in its columns, by the relation of each: numbers, which are never given out again, and
+    types. An earlier version recorded no ``labels``, so that all are new, and not the two that may be None: not known.
     """
 
     columns: Mapping[int, ShapeColumn]
@@ -50,6 +51,7 @@ class Shape:
     others: frozenset[str] = frozenset()
     labels: Mapping[int, str] = field(default_factory=dict)
     computed: Mapping[int, tuple[str, str]] | None = field(default_factory=dict)
+    attributes: Mapping[int, Sequence[str]] | None = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """As the control tables keep it."""
@@ -59,12 +61,14 @@ class Shape:
         parts = {"files": files, "filled": sorted(self.filled), "of_root": self.of_root, "labels": labels}
         if self.computed is not None:
             parts["computed"] = {str(n): [name, kind] for n, (name, kind) in self.computed.items()}
+        if self.attributes is not None:
+            parts["attributes"] = {str(oid): list(each) for oid, each in self.attributes.items()}
         return {"columns": columns, "entries": sorted(self.entries), "others": sorted(self.others), **parts}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
         """What `to_json` made, of this version or an earlier one."""
-        computed = value.get("computed")
+        computed, attributes = value.get("computed"), value.get("attributes")
         return cls(
             {
                 int(n): ShapeColumn(name, kind, frozenset((oid, modifier) for oid, modifier in kinds), version)
@@ -77,6 +81,7 @@ class Shape:
             frozenset(value["others"]),
             {int(oid): label for oid, label in value.get("labels", {}).items()},
             None if computed is None else {int(n): (name, kind) for n, (name, kind) in computed.items()},
+            None if attributes is None else {int(oid): each for oid, each in attributes.items()},
         )
 
     def names_follow(self, relation: Relation) -> bool:
@@ -147,12 +152,19 @@ class Shape:
         """Whether an enum has a value more."""
         return bool(now.labels.keys() - self.labels.keys())
 
+    def composed_otherwise(self, now: Self) -> bool:
+        """Whether a composite type has other attributes now than the values that rows hold."""
+        after = now.attributes or {}
+        return any(after[oid] != each for oid, each in (self.attributes or {}).items() if oid in after)
+
     def must_come_again(self, now: Self) -> bool:
         """Whether the target's rows are others, unseen by the stream.
 
         By a rewrite, below a root, while less was published, or because a name means another column or value.
         """
-        if not self.entries <= now.entries or self.reused(now) or self.relabelled(now):
+        if not self.entries <= now.entries:
+            return True
+        if self.reused(now) or self.relabelled(now) or self.composed_otherwise(now):
             return True
         rewritten = self.rewritten(now)
         if self.of_root:
@@ -163,7 +175,7 @@ class Shape:
 
     def is_outdated(self, now: Self) -> bool:
         """Whether files or columns of a table that this covers are others, or unknown, for a later comparison."""
-        return self.rewritten(now) or self.altered(now) or self.computed is None
+        return self.rewritten(now) or self.altered(now) or self.computed is None or self.attributes is None
 
     def covers(self, now: Self) -> bool:
         """Whether nothing is different that the stream, or the target, would have to know."""

@@ -20,14 +20,14 @@ WITH app AS (SELECT oid FROM pg_catalog.pg_namespace
 publications AS (SELECT oid, xmin FROM pg_catalog.pg_publication WHERE pubname <> ALL (%(publications)s)),
 tables AS (SELECT oid, relname, relnamespace, relkind, relpersistence, relreplident = 'n' AS silent,
                   CASE WHEN relispartition THEN relfilenode END AS file FROM pg_catalog.pg_class
-            WHERE relnamespace IN (TABLE app) AND relkind IN ('r', 'p', 'v', 'm', 'S'))
+            WHERE relnamespace IN (TABLE app) AND relkind IN ('r', 'p', 'v', 'm', 'S', 'c'))
 SELECT pg_catalog.md5(pg_catalog.concat_ws('/',
   (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', oid, relname, relnamespace, relkind, relpersistence,
           silent, file), ','
           ORDER BY oid) FROM tables),
   (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', attrelid, attnum, xmin), ','
           ORDER BY attrelid, attnum) FROM pg_catalog.pg_attribute
-    WHERE attrelid IN (SELECT oid FROM tables WHERE relkind IN ('r', 'p')) AND attnum > 0 AND NOT attisdropped),
+    WHERE attrelid IN (SELECT oid FROM tables WHERE relkind IN ('r', 'p', 'c')) AND attnum > 0 AND NOT attisdropped),
   (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', indexrelid, indisvalid, relname), ',' ORDER BY indexrelid)
      FROM pg_catalog.pg_index JOIN pg_catalog.pg_class ON pg_class.oid = indexrelid
     WHERE indrelid IN (SELECT oid FROM tables)),

@@ -20,7 +20,7 @@ SELECT attrelid AS oid, attnum AS number, attname AS name, pg_catalog.format_typ
  ORDER BY attrelid, attnum
 """
 
-_LABELS: Final[LiteralString] = """
+_USED: Final[LiteralString] = """
 WITH RECURSIVE used (relid, typid) AS (
   SELECT attrelid, atttypid FROM pg_catalog.pg_attribute
    WHERE attrelid = ANY (%s) AND attnum > 0 AND NOT attisdropped AND atttypid >= 16384
@@ -35,11 +35,21 @@ WITH RECURSIVE used (relid, typid) AS (
       UNION ALL
      SELECT r.rngsubtype FROM pg_catalog.pg_range r WHERE t.oid IN (r.rngtypid, r.rngmultitypid)) i
    WHERE i.typid >= 16384)
+"""
+"""From 16384 on are the object ids of what users made (documentation: "System Catalog Initial Data", OID assignment).
+A type may be inside of an array, a domain, a composite or a range."""
+
+_LABELS: Final[LiteralString] = """
 SELECT u.relid, e.oid::bigint, e.enumlabel
   FROM used u JOIN pg_catalog.pg_enum e ON e.enumtypid = u.typid
 """
-"""From 16384 on are the object ids of what users made (documentation: "System Catalog Initial Data", OID assignment).
-An enum may be inside of an array, a domain, a composite or a range."""
+_ATTRIBUTES: Final[LiteralString] = """
+SELECT u.relid, a.attrelid::bigint,
+       pg_catalog.array_agg(pg_catalog.concat_ws(' ', a.attnum, a.atttypid, a.atttypmod) ORDER BY a.attnum)
+  FROM used u JOIN pg_catalog.pg_type t ON t.oid = u.typid
+  JOIN pg_catalog.pg_attribute a ON a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped
+ GROUP BY u.relid, a.attrelid
+"""
 
 _FILES: Final[LiteralString] = "SELECT oid, relfilenode AS node FROM pg_catalog.pg_class WHERE oid = ANY (%s)"
 
@@ -118,9 +128,13 @@ async def read_shapes(
             continue
         columns[c.oid][c.number] = ShapeColumn(c.name, c.type, frozenset([(c.type_oid, c.modifier)]), c.version)
     labels: dict[int, dict[int, str]] = defaultdict(dict)
-    cursor = await connection.execute(_LABELS, [[table.oid for table in tables]])
+    cursor = await connection.execute(_USED + _LABELS, [[table.oid for table in tables]])
     for relation, oid, label in await cursor.fetchall():
         labels[relation][oid] = label
+    attributes: dict[int, dict[int, list[str]]] = defaultdict(dict)
+    cursor = await connection.execute(_USED + _ATTRIBUTES, [[table.oid for table in tables]])
+    for relation, oid, each in await cursor.fetchall():
+        attributes[relation][oid] = each
     parts = [part.oid for table in tables for part in table.parts]
     nodes = {file.oid: file.node for file in await fetch(connection, _File, _FILES, parts)}
     entries = await _entries(connection, [table.oid for table in tables], publications)
@@ -134,6 +148,7 @@ async def read_shapes(
             others=frozenset(name for name, _ in computed[table.oid].values()),
             labels=labels[table.oid],
             computed=computed[table.oid],
+            attributes=attributes[table.oid],
         )
         for table in tables
     }

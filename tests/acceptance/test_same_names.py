@@ -265,3 +265,46 @@ def test_what_the_target_refuses_of_a_new_table_is_waited_for(
 
     assert done.returncode == 0, done.stderr
     assert differences(source, target) == []
+
+
+COMPOSED: Final = """
+CREATE TYPE pair AS (x text, y text); CREATE TYPE outer_one AS (n int, inner_one pair);
+CREATE TABLE t (id int PRIMARY KEY, c pair, d outer_one[]); CREATE TABLE quiet (id int PRIMARY KEY, c pair);
+INSERT INTO t VALUES (1, ROW('x', 'y'), ARRAY[ROW(1, ROW('x', 'y'))::outer_one]);
+INSERT INTO quiet VALUES (1, ROW('x', 'y'))
+"""
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "ALTER TYPE pair DROP ATTRIBUTE y; ALTER TYPE pair ADD ATTRIBUTE y text",
+        "ALTER TYPE pair DROP ATTRIBUTE x; ALTER TYPE pair RENAME ATTRIBUTE y TO x;"
+        "ALTER TYPE pair ADD ATTRIBUTE y text",
+        "ALTER TYPE pair ADD ATTRIBUTE z int; UPDATE t SET c = ROW('a', 'b', 3) WHERE id = 2",
+        "ALTER TYPE pair DROP ATTRIBUTE x; INSERT INTO t VALUES (3, ROW('b'), NULL)",
+        "ALTER TYPE pair RENAME ATTRIBUTE x TO z; ALTER TYPE pair RENAME ATTRIBUTE y TO x; UPDATE t SET c.x = 'new'",
+    ],
+)
+@pytest.mark.parametrize("is_behind", [True, False])
+def test_law_4_composite_types_get_the_attributes_of_the_source(
+    source: Database, target: Database, make_worker: WorkerMaker, change: str, *, is_behind: bool
+) -> None:
+    """Given attributes that are others, under the same names perhaps, then the values are those of the source."""
+    source.execute(COMPOSED)
+    settings, worker = start_streaming(source, target, make_worker, confirm_delay=0)
+
+    if is_behind:
+        worker.kill()
+    source.execute("INSERT INTO t VALUES (2, ROW('v', 'w'), NULL)")
+    source.execute(change)
+    if is_behind:
+        worker.start()
+    wait_caught_up(source, target, worker)
+    wait_until(lambda: differences(source, target) == [], what="equal sides")
+    done = run_command(settings, "cutover")
+
+    assert done.returncode == 0, done.stderr
+    assert differences(source, target) == []
+    named = "SELECT to_jsonb(c) FROM t ORDER BY id"
+    assert target.fetch(named) == source.fetch(named)
