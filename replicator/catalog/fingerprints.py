@@ -31,6 +31,12 @@ SELECT pg_catalog.md5(pg_catalog.concat_ws('/',
   (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', indexrelid, indisvalid, relname), ',' ORDER BY indexrelid)
      FROM pg_catalog.pg_index JOIN pg_catalog.pg_class ON pg_class.oid = indexrelid
     WHERE indrelid IN (SELECT oid FROM tables)),
+  (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', p.oid, p.proname, p.pronamespace), ',' ORDER BY p.oid)
+     FROM pg_catalog.pg_proc p
+    WHERE p.pronamespace IN (TABLE app)
+      AND EXISTS (SELECT FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_index x ON x.indexrelid = d.objid
+                   WHERE d.refclassid = 'pg_catalog.pg_proc'::regclass AND d.refobjid = p.oid
+                     AND d.classid = 'pg_catalog.pg_class'::regclass)),
   (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', inhrelid, inhparent), ',' ORDER BY inhrelid, inhparent)
      FROM pg_catalog.pg_inherits WHERE inhrelid IN (SELECT oid FROM tables)),
   (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', enumtypid, enumlabel), ',' ORDER BY enumtypid, enumsortorder)
