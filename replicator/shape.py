@@ -7,13 +7,9 @@ sent less for a while. Pure.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, Self
+from typing import Any, Self
 
 from replicator.model import Relation
-
-UNGUARDED: Final = "not by its own name"
-"""The entry of a table that a publication of all tables, of a schema, or of a table above it publishes: one that is
-listed itself the server lets nobody set UNLOGGED, and load with rows that it never decodes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +29,7 @@ class ShapeColumn:
 class Shape:
     """``columns`` by attribute number, ``files`` (relfilenodes) by part, of which the ``filled`` hold pages.
 
-    ``entries`` are the rows of the catalogs through which it is published, each with what changes when it is altered,
-    and `UNGUARDED`.
+    ``entries`` are the rows of the catalogs through which it is published, each with what changes when it is altered.
     ``of_root``: changes travel under the name of a partitioned table, whose parts are its leaves. ``computed`` are its
     generated columns by attribute number, names and types; ``others`` the names of those and of what the target had
     besides when this was recorded, perhaps dropped on the source.
@@ -170,8 +165,7 @@ class Shape:
         if self.of_root:
             # a leaf that was truncated, dropped or detached, or attached with rows
             return rewritten or bool(self.files.keys() - now.files.keys()) or bool(now.filled - self.files.keys())
-        others = self.added(now) or self.retyped(now) or self.altered(now) or self.has_new_labels(now)
-        return rewritten and bool(others or UNGUARDED in self.entries)
+        return rewritten and bool(self.added(now) or self.retyped(now) or self.altered(now) or self.has_new_labels(now))
 
     def is_outdated(self, now: Self) -> bool:
         """Whether files or columns of a table that this covers are others, or unknown, for a later comparison."""

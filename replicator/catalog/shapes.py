@@ -10,7 +10,7 @@ from typing import Final, LiteralString, NamedTuple
 from replicator.catalog.published import PublishedTable
 from replicator.catalog.query import fetch
 from replicator.postgres import Connection
-from replicator.shape import UNGUARDED, Shape, ShapeColumn
+from replicator.shape import Shape, ShapeColumn
 
 _COLUMNS: Final[LiteralString] = """
 SELECT attrelid AS oid, attnum AS number, attname AS name, pg_catalog.format_type(atttypid, atttypmod) AS type,
@@ -54,7 +54,10 @@ SELECT u.relid, a.attrelid::bigint,
 _FILES: Final[LiteralString] = "SELECT oid, relfilenode AS node FROM pg_catalog.pg_class WHERE oid = ANY (%s)"
 
 _ENTRIES: Final[LiteralString] = """
-WITH units AS (
+WITH RECURSIVE tree(unit, below) AS (
+  SELECT u.oid, i.inhrelid FROM unnest(%(oids)s::oid[]) u(oid) JOIN pg_catalog.pg_inherits i ON i.inhparent = u.oid
+   UNION ALL SELECT t.unit, i.inhrelid FROM tree t JOIN pg_catalog.pg_inherits i ON i.inhparent = t.below),
+units AS (
   SELECT u.oid, c.oid AS relid, c.relnamespace
     FROM unnest(%(oids)s::oid[]) u(oid)
    CROSS JOIN LATERAL (SELECT u.oid UNION SELECT a.relid::oid FROM pg_catalog.pg_partition_ancestors(u.oid) a) t(relid)
@@ -69,19 +72,21 @@ SELECT u.oid, pg_catalog.concat_ws(' ', 'publication', p.oid, p.xmin)
 SELECT u.oid, pg_catalog.concat_ws(' ', 'publication', p.oid, p.xmin) FROM units u, published p WHERE p.puballtables
  UNION
 SELECT u.oid, pg_catalog.concat_ws(' ', 'partition', i.inhrelid, i.inhparent, i.xmin)
-  FROM unnest(%(oids)s::oid[]) u(oid)
- CROSS JOIN LATERAL (SELECT relid FROM pg_catalog.pg_partition_ancestors(u.oid)
-                      UNION SELECT relid FROM pg_catalog.pg_partition_tree(u.oid)) t
-  JOIN pg_catalog.pg_inherits i ON i.inhrelid = t.relid
+  FROM (SELECT oid, a.relid FROM unnest(%(oids)s::oid[]) u(oid), pg_catalog.pg_partition_ancestors(u.oid) a(relid)
+         UNION SELECT unit, below FROM tree) u(oid, relid)
+  JOIN pg_catalog.pg_inherits i ON i.inhrelid = u.relid
   JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid AND c.relispartition
  UNION
-SELECT u.oid, %(unguarded)s
-  FROM unnest(%(oids)s::oid[]) u(oid)
- WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_publication_rel r JOIN published p ON p.oid = r.prpubid
-                    WHERE r.prrelid = u.oid)
+SELECT c.oid, 'toast ' || c.reltoastrelid
+  FROM pg_catalog.pg_class c
+ WHERE c.oid = ANY (%(oids)s) AND c.reltoastrelid <> 0
+   AND NOT EXISTS (SELECT FROM pg_catalog.pg_publication_rel r JOIN published p ON p.oid = r.prpubid
+                    WHERE r.prrelid = c.oid)
 """
 """What publishes a table. ALTER PUBLICATION … SET (publish = …) makes another xmin, ADD TABLE does not. A partition is
-published with the table above it: while it is detached nothing is sent of it, and ATTACH makes another xmin."""
+published with the table above it: while it is detached nothing is sent of it, and ATTACH makes another xmin.
+``pg_partition_tree`` would lock the partitions for as long as a snapshot is kept. A table that is not listed itself may
+be set UNLOGGED and be loaded, unseen: ALTER TABLE makes another TOAST table when it rewrites one, unlike TRUNCATE."""
 
 _SCHEMA_ENTRIES: Final[LiteralString] = """
  UNION
@@ -158,7 +163,7 @@ async def _entries(connection: Connection, oids: list[int], publications: Sequen
     query = _ENTRIES
     if connection.info.server_version >= SCHEMAS_SINCE:
         query += _SCHEMA_ENTRIES
-    cursor = await connection.execute(query, {"oids": oids, "publications": list(publications), "unguarded": UNGUARDED})
+    cursor = await connection.execute(query, {"oids": oids, "publications": list(publications)})
     found: dict[int, set[str]] = defaultdict(set)
     for oid, entry in await cursor.fetchall():
         found[oid].add(entry)
