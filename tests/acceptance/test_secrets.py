@@ -143,6 +143,8 @@ def told(tls_pair: TlsPair, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         told.places[f"what the {side} was asked"] = getattr(tls_pair, side).server.log_file.read_text()
     told.places["temporary files"] = f"files: {list((folder / 'tmp').rglob('*'))}"
     yield told
+    for database in (source, target):  # the servers outlive this module, whose tests need not come in one run
+        database.execute("DROP TABLE t")
     for side, role in (("source", SUPABASE_ROLE), ("target", RENDER_ROLE)):
         database = getattr(tls_pair, side)
         with_password(database, role, database.server.password)
