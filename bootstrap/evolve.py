@@ -24,15 +24,16 @@ from bootstrap.columns import (
     read_target_columns,
 )
 from bootstrap.labels import Label, Relabelling, different_labels
+from bootstrap.making import refused
 from bootstrap.retyping import altering, goes_by_text, retyping
 from bootstrap.schema import app_schemas
 from replicator import control
 from replicator.catalog import PublishedTable, read_shapes
 from replicator.config import Settings
 from replicator.control import TableRecord
-from replicator.errors import SchemaMismatchError, SentTable, Side, SourceError
+from replicator.errors import SentTable, Side, SourceError
 from replicator.model import SchemaMode, TableName, TableState
-from replicator.postgres import Connection, reporting, translate
+from replicator.postgres import Connection, reporting
 from replicator.shape import Shape
 
 log = structlog.get_logger(__name__)
@@ -292,10 +293,7 @@ async def _run(target: Connection, epoch: UUID, *statements: str) -> None:
             for statement in statements:
                 await target.execute(statement.encode())
     except psycopg.Error as error:
-        failure = translate(error, Side.TARGET, "following the source's schema", otherwise=SchemaMismatchError)
-        if isinstance(failure, SchemaMismatchError):
-            failure.hint = f"Run on the target: {'; '.join(statements)}; the worker goes on by itself then."
-        raise failure from None
+        raise refused(error, "following the source's schema", *statements) from None
 
 
 async def settle(target: Connection, epoch: UUID, deploy: Deploy) -> None:

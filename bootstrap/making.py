@@ -72,6 +72,14 @@ def _refusal(error: psycopg.Error, entry: Entry) -> ReplicatorError:
     return failure
 
 
+def refused(error: psycopg.Error, doing: str, *statements: str) -> ReplicatorError:
+    """What a worker that streams waits with, where the operator may run statements that the target refused it."""
+    failure = translate(error, Side.TARGET, doing, otherwise=SchemaMismatchError)
+    if isinstance(failure, SchemaMismatchError):
+        failure.hint = f"Run on the target: {'; '.join(statements)}; the worker goes on by itself then."
+    return failure
+
+
 def waited_for(error: TargetError) -> SchemaMismatchError:
     """A refusal as a worker that streams has it: it waits, and tries again by itself."""
     hint, _, _ = error.hint.partition(_THEN_START)

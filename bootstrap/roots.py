@@ -14,12 +14,12 @@ import structlog
 from psycopg import sql
 
 from bootstrap.leaving import left_tables
+from bootstrap.making import refused
 from bootstrap.trees import Place, detach, read_places, read_tables, rename
 from replicator import control
 from replicator.catalog import PublishedTable
-from replicator.errors import SchemaMismatchError, Side
 from replicator.model import TableName
-from replicator.postgres import Connection, qualified, translate
+from replicator.postgres import Connection, qualified
 
 log = structlog.get_logger(__name__)
 
@@ -86,7 +86,7 @@ async def make_partitions(
                 await target.execute(member.creation())
         except psycopg.Error as error:
             if error.sqlstate not in _IN_THE_WAY:
-                raise _refusal(error, member, member.creation()) from None
+                raise refused(error, f"making {member.table}", member.creation().as_string()) from None
             log.info("rows are in the way of a partition", table=str(member.table), root=str(member.root))
             again.add(member.root)
         else:
@@ -130,7 +130,7 @@ async def fit_trees(source: Connection, target: Connection, epoch: UUID, publish
                     await target.execute(sql.SQL("TRUNCATE {}").format(qualified(member.table)))
                 await target.execute(statement)
         except psycopg.Error as error:
-            raise _refusal(error, member, statement) from None
+            raise refused(error, f"making {member.table}", statement.as_string()) from None
         log.info("a partition has its place", table=str(member.table), root=str(member.root))
 
 
@@ -169,10 +169,3 @@ def _below(roots: Set[TableName], places: Mapping[TableName, Place]) -> dict[Tab
         if top in roots:
             found[table] = top
     return found
-
-
-def _refusal(error: psycopg.Error, member: _Member, statement: sql.Composed) -> Exception:
-    failure = translate(error, Side.TARGET, f"making {member.table}", otherwise=SchemaMismatchError)
-    if isinstance(failure, SchemaMismatchError):
-        failure.hint = f"Run on the target: {statement.as_string()}; the worker goes on by itself then."
-    return failure

@@ -16,6 +16,7 @@ import psycopg
 import structlog
 from psycopg import sql
 
+from bootstrap.making import refused
 from replicator import control
 from replicator.errors import SchemaMismatchError, Side
 from replicator.model import TableName
@@ -122,10 +123,7 @@ async def detach(target: Connection, epoch: UUID, table: TableName, parent: Tabl
         async with control.under_epoch(target, epoch):
             await target.execute(statement)
     except psycopg.Error as error:
-        failure = translate(error, Side.TARGET, f"detaching {table}", otherwise=SchemaMismatchError)
-        if isinstance(failure, SchemaMismatchError):
-            failure.hint = f"Run on the target: {statement.as_string()}; the worker goes on by itself then."
-        raise failure from None
+        raise refused(error, f"detaching {table}", statement.as_string()) from None
     log.info("detached a partition", table=str(table), root=str(parent))
 
 

@@ -15,7 +15,7 @@ import psycopg
 import structlog
 from psycopg import sql
 
-from bootstrap.making import make_schema
+from bootstrap.making import make_schema, refused
 from replicator import control
 from replicator.errors import SchemaMismatchError, Side
 from replicator.model import TableName
@@ -65,6 +65,8 @@ SELECT n.nspname, c.relname, a.attname,
   JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
   JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
  WHERE c.relkind = 'c' AND n.nspname = ANY (%s)
+   AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend e
+                    WHERE e.classid = 'pg_catalog.pg_type'::regclass AND e.objid = c.reltype AND e.deptype = 'e')
  ORDER BY n.nspname, c.relname, a.attnum
 """
 _TO_TEXT: Final[LiteralString] = """
@@ -142,15 +144,14 @@ async def fit_attributes(source: Connection, target: Connection, epoch: UUID, sc
     for name in sorted(ours.keys() & theirs.keys()):
         if ours[name] == theirs[name]:
             continue
-        statement = sql.SQL("; ").join(_fitting(name, ours[name], theirs[name]))
+        statements = _fitting(name, ours[name], theirs[name])
         try:
             async with control.under_epoch(target, epoch):
-                await target.execute(statement)
+                for statement in statements:
+                    await target.execute(statement)
         except psycopg.Error as error:
-            failure = translate(error, Side.TARGET, f"altering type {name}", otherwise=SchemaMismatchError)
-            if isinstance(failure, SchemaMismatchError):
-                failure.hint = f"Run on the target: {statement.as_string()}; the worker goes on by itself then."
-            raise failure from None
+            told = (statement.as_string() for statement in statements)
+            raise refused(error, f"altering type {name}", *told) from None
         log.info("a type has other attributes", type=str(name))
 
 

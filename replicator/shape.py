@@ -168,8 +168,9 @@ class Shape:
         return rewritten and bool(self.added(now) or self.retyped(now) or self.altered(now) or self.has_new_labels(now))
 
     def is_outdated(self, now: Self) -> bool:
-        """Whether files or columns of a table that this covers are others, or unknown, for a later comparison."""
-        return self.rewritten(now) or self.altered(now) or self.computed is None or self.attributes is None
+        """Whether what a later look compares is another on a table that this covers, or was not recorded."""
+        unknown = self.computed is None or self.attributes is None or self.entries != now.entries
+        return unknown or self.rewritten(now) or self.altered(now)
 
     def covers(self, now: Self) -> bool:
         """Whether nothing is different that the stream, or the target, would have to know."""

@@ -123,14 +123,11 @@ def _validation(
     return [] if dropped or (key.table, name) in known else [*checks, key.add()]
 
 
-def _seeing_all(statement: str, forced: Iterable[str]) -> str:
+def _seeing_all(statement: str, forced: Sequence[str]) -> str:
     """With the rows that policies hide from the owner: nobody else comes in between, for they hold again after it."""
-    tables = list(forced)
-    return ";\n".join([
-        *(f"ALTER TABLE {table} NO FORCE ROW LEVEL SECURITY" for table in tables),
-        statement,
-        *(f"ALTER TABLE {table} FORCE ROW LEVEL SECURITY" for table in tables),
-    ])  # fmt: skip
+    off = [f"ALTER TABLE {table} NO FORCE ROW LEVEL SECURITY" for table in forced]
+    on = [f"ALTER TABLE {table} FORCE ROW LEVEL SECURITY" for table in forced]
+    return ";\n".join([*off, statement, *on])
 
 
 async def comment(target: Connection, items: Iterable[Deferred]) -> list[str]:

@@ -3,6 +3,7 @@
 import re
 from typing import Final
 
+import psycopg
 import pytest
 
 from tests.fixtures.databases import Database
@@ -308,3 +309,28 @@ def test_law_4_composite_types_get_the_attributes_of_the_source(
     assert differences(source, target) == []
     named = "SELECT to_jsonb(c) FROM t ORDER BY id"
     assert target.fetch(named) == source.fetch(named)
+
+
+SHOUTS: Final = "CREATE FUNCTION f(text) RETURNS text LANGUAGE sql IMMUTABLE AS $$ SELECT {}($1) $$;"
+
+
+def test_law_4_an_index_follows_its_function_to_its_new_name(
+    source: Database, target: Database, make_worker: WorkerMaker
+) -> None:
+    """Given another function that takes the old name over, then the target's index finds what the source's does."""
+    source.execute(
+        SHOUTS.format("upper") + "CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t VALUES (1, 'a');"
+        "CREATE INDEX by_f ON t (f(v))"
+    )
+    settings, worker = start_streaming(source, target, make_worker, confirm_delay=0)
+
+    source.execute("ALTER FUNCTION f(text) RENAME TO louder; " + SHOUTS.format("lower"))
+    wait_caught_up(source, target, worker)
+    done = run_command(settings, "cutover")
+
+    assert done.returncode == 0, done.stderr
+    made = "SELECT pg_get_indexdef('by_f'::regclass)"
+    assert target.value(made) == source.value(made)
+    with psycopg.connect(target.dsn, autocommit=True) as session:
+        session.execute("SET enable_seqscan = off")
+        assert session.execute("SELECT id FROM t WHERE louder(v) = 'A'").fetchall() == [(1,)]
